@@ -1,0 +1,74 @@
+"""The one tree of errors that HyperCache raises.
+
+::
+
+    HyperCacheError
+    ├── ConfigurationError      a setting, an option or a file that the operator must change
+    ├── WireError               carries the error code that a peer is told (wire.md, section 1)
+    │   ├── MalformedMessageError   0x0100: a payload that does not fit its layout
+    │   ├── MessageTooLargeError    0x0004: a value that no frame can carry
+    │   └── SignatureError          a signed frame that does not verify
+    ├── SchemaError             a message declared wrongly, or twice
+    ├── LinkLostError           the connection to a peer ended before an answer came
+    └── CommandError            carries the RESP error line that a client is told
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HyperCacheError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ConfigurationError(HyperCacheError):
+    """A setting is unknown, ill-typed, out of range or contradicts another; the text says what to do."""
+
+
+class WireError(HyperCacheError):
+    """A fault in bytes or messages of the cluster protocol.
+
+    Attributes:
+        code: the two-byte error code for a GenericError (wire.md, section 1).
+    """
+
+    code: ClassVar[int] = 0x0007
+
+
+class MalformedMessageError(WireError):
+    """A payload does not fit the layout of its type: fixed part too short, inner length too long, text not UTF-8."""
+
+    code = 0x0100
+
+
+class MessageTooLargeError(WireError):
+    """A message, or a field of one, exceeds what its length field or the frame limit can carry."""
+
+    code = 0x0004
+
+
+class SignatureError(WireError):
+    """The signature of a frame does not match its content, key or place in the sequence."""
+
+    code = 0x0005
+
+
+class SchemaError(HyperCacheError):
+    """A message declaration is inconsistent, or its type or name is already taken."""
+
+
+class LinkLostError(HyperCacheError):
+    """The link to a peer was lost before what was sent on it was answered."""
+
+
+class CommandError(HyperCacheError):
+    """A RESP command that cannot be carried out.
+
+    Args:
+        line: the error line without the leading ``-`` and the final CRLF, e.g. ``ERR syntax error``.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.line = line

@@ -1,0 +1,61 @@
+"""Named limits. Each is a bound on memory, time or work; its unit is the last word of its name.
+
+What an operator may want to change is a setting (``hypercache.config``) whose default stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# Wire protocol (wire.md, section 2)
+HEADER_BYTES: Final = 14
+MAX_FRAME_BYTES: Final = 64 * MIB
+SMALL_FRAME_BYTES: Final = 64 * KIB
+RESYNC_MAX_BYTES: Final = 1 * MIB
+ERRORS_MAX_COUNT: Final = 16
+FRAME_TIMEOUT_SECONDS: Final = 10.0
+FRAME_TIMEOUT_SECONDS_PER_MIB: Final = 1.0
+RECEIVE_BUDGET_BYTES: Final = 512 * MIB
+COMPRESSION_THRESHOLD_BYTES: Final = 1024
+LEB128_MAX_BYTES: Final = 10
+TRACE_MAX_HOPS: Final = 16
+SIGNATURE_BYTES: Final = 16
+
+# RESP door (Redis's own figures where it has them)
+VALUE_MAX_BYTES: Final = 512 * MIB
+INLINE_MAX_BYTES: Final = 64 * KIB
+ARGUMENTS_MAX_COUNT: Final = 1024 * 1024
+UNAUTHENTICATED_ARGUMENTS_MAX_COUNT: Final = 1024
+UNAUTHENTICATED_BULK_MAX_BYTES: Final = 16 * KIB
+QUERY_BUFFER_MAX_BYTES: Final = 1024 * MIB
+OUTPUT_BUFFER_PAUSE_BYTES: Final = 1 * MIB
+OUTPUT_BUFFER_MAX_BYTES: Final = 256 * MIB
+OUTPUT_STALL_SECONDS: Final = 60.0
+CLIENTS_MAX_COUNT: Final = 10_000
+READ_CHUNK_BYTES: Final = 64 * KIB
+
+# Peer links and replication
+HELLO_TIMEOUT_SECONDS: Final = 3.0
+HEARTBEAT_INTERVAL_SECONDS: Final = 0.5
+LINK_SILENCE_SECONDS: Final = 5.0
+PENDING_ANSWERS_MAX_COUNT: Final = 1024
+REPLICATION_WINDOW_COUNT: Final = 4096
+REPLICATION_WINDOW_BYTES: Final = 8 * MIB
+REPLICATION_OUTBOX_MAX_COUNT: Final = 100_000
+RECONNECT_FIRST_SECONDS: Final = 0.1
+RECONNECT_MAX_SECONDS: Final = 5.0
+CLOCK_SKEW_MAX_SECONDS: Final = 60.0
+MAX_NODES_COUNT: Final = 1024
+
+# Stores
+TOMBSTONES_MAX_COUNT: Final = 1_000_000
+TOMBSTONE_TTL_SECONDS: Final = 24 * 3600.0
+EVICTION_SAMPLES_COUNT: Final = 5
+EXPIRY_TICK_SECONDS: Final = 0.1
+EXPIRY_TICK_BUDGET_SECONDS: Final = 0.005
+
+# Shutdown
+DRAIN_SECONDS: Final = 10.0
