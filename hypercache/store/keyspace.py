@@ -1,0 +1,162 @@
+"""The named stores of a node, and the memory that they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hypercache.limits import DATABASES_COUNT, EVICTION_SAMPLES_COUNT, STORES_MAX_COUNT, TOMBSTONES_MAX_COUNT
+from hypercache.store.eviction import NO_EVICTION, EvictionPolicy
+from hypercache.store.store import Store
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+DEFAULT_STORE: Final = "default"
+
+
+def store_name(index: int) -> str:
+    """Return the name of the store that ``SELECT index`` means."""
+    return f"db{index}" if index else DEFAULT_STORE
+
+
+class Keyspace:
+    """All stores of a node.
+
+    Args:
+        origin: the node's id, for stamps.
+        rng: for eviction's samples.
+        maxmemory: the bound of all stores together, in bytes; 0 for none.
+        policy: the eviction policy of every store.
+        samples: how many keys an eviction looks at.
+        databases: how many numbers SELECT knows.
+        tombstones_max: how many deleted keys each store remembers.
+        tombstone_ttl_ms: for how long, in milliseconds.
+
+    Attributes:
+        stores: by name.
+        now_ms: the time of the current batch.
+        peak_bytes: the highest use of memory seen when asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: int,
+        rng: random.Random,
+        maxmemory: int = 0,
+        policy: EvictionPolicy = NO_EVICTION,
+        samples: int = EVICTION_SAMPLES_COUNT,
+        databases: int = DATABASES_COUNT,
+        tombstones_max: int = TOMBSTONES_MAX_COUNT,
+        tombstone_ttl_ms: int = 24 * 3600 * 1000,
+    ) -> None:
+        self.stores: dict[str, Store] = {}
+        self.databases = databases
+        self.maxmemory = maxmemory
+        self.now_ms = 0
+        self.peak_bytes = 0
+        self._origin = origin
+        self._rng = rng
+        self._policy = policy
+        self._samples = samples
+        self._tombstones_max = tombstones_max
+        self._tombstone_ttl_ms = tombstone_ttl_ms
+        self._replicating = False
+        self.by_name(DEFAULT_STORE, create=True)
+
+    def by_name(self, name: str, *, create: bool = False) -> Store | None:
+        """Return a store; with ``create`` an unknown one is made, while there are fewer than `STORES_MAX_COUNT`."""
+        store = self.stores.get(name)
+        if store is None and create and len(self.stores) < STORES_MAX_COUNT:
+            store = Store(
+                name,
+                origin=self._origin,
+                rng=self._rng,
+                policy=self._policy,
+                samples=self._samples,
+                tombstones_max=self._tombstones_max,
+                tombstone_ttl_ms=self._tombstone_ttl_ms,
+            )
+            store.advance(self.now_ms)
+            if self._replicating:
+                store.dirty = {}
+            self.stores[name] = store
+        return store
+
+    def by_index(self, index: int) -> Store | None:
+        """Return the store that ``SELECT index`` means, None where the number is out of range."""
+        if not 0 <= index < self.databases:
+            return None
+        return self.by_name(store_name(index), create=True)
+
+    def index_of(self, store: Store) -> int:
+        """Return the number under which SELECT knows a store, -1 where it has none."""
+        if store.name == DEFAULT_STORE:
+            return 0
+        digits = store.name.removeprefix("db")
+        return int(digits) if digits.isdecimal() and store_name(int(digits)) == store.name else -1
+
+    def all_stores(self) -> list[Store]:
+        """Return the stores there are."""
+        return list(self.stores.values())
+
+    def start_journals(self) -> None:
+        """Have every store, present and future, note which keys change."""
+        self._replicating = True
+        for store in self.stores.values():
+            if store.dirty is None:
+                store.dirty = {}
+
+    def advance(self, now_ms: int) -> None:
+        """Set the time of what follows, Unix milliseconds."""
+        self.now_ms = now_ms
+        for store in self.stores.values():
+            store.advance(now_ms)
+
+    @property
+    def policy(self) -> EvictionPolicy:
+        """The eviction policy of every store."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: EvictionPolicy) -> None:
+        self._policy = policy
+        for store in self.stores.values():
+            store.policy = policy
+
+    @property
+    def samples(self) -> int:
+        """How many keys an eviction looks at."""
+        return self._samples
+
+    @samples.setter
+    def samples(self, samples: int) -> None:
+        self._samples = samples
+        for store in self.stores.values():
+            store.samples = samples
+
+    def used_bytes(self) -> int:
+        """Return about what all stores take of memory, in bytes."""
+        used = sum(store.used_bytes() for store in self.stores.values())
+        self.peak_bytes = max(self.peak_bytes, used)
+        return used
+
+    def make_room(self, store: Store) -> bool:
+        """Evict until the store's own bound and the node's hold; False where that cannot be."""
+        while store.maxmemory and store.used_bytes() > store.maxmemory:
+            if not store.evict_one():
+                return False
+        while self.maxmemory and self.used_bytes() > self.maxmemory:
+            # The fullest store gives; where nothing of it may go (no key expires, say), any other.
+            fullest = sorted(self.stores.values(), key=Store.used_bytes, reverse=True)
+            if not any(candidate.evict_one() for candidate in fullest):
+                return False
+        return True
+
+    def tend(self, out_of_time: Callable[[], bool]) -> None:
+        """Do a bounded share of every store's background work."""
+        for store in list(self.stores.values()):
+            store.tend(out_of_time)
+            if out_of_time():
+                return
