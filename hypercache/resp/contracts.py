@@ -68,7 +68,7 @@ class Client(Protocol):
     @property
     def session(self) -> Session: ...
     def describe(self) -> dict[str, str | int]:
-        """Return the fields of a CLIENT LIST line that the door knows, in their order: the addresses, the descriptor, the buffers."""
+        """Return what CLIENT LIST shows of the connection itself, in its order: the addresses, the descriptor, the buffers."""
         ...
 
     def kill(self) -> None:
