@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import CommandError
+from hypercache.limits import LARGE_REPLY_BYTES, REPLIES_PER_READ_MAX_BYTES
 from hypercache.resp.parser import RequestError
 from hypercache.resp.replies import NIL2, NIL3, OK, error
 from hypercache.resp.session import REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
@@ -38,14 +39,14 @@ class Engine:
         self._parser = parser
         self._get = table.commands["get"]
         self._set = table.commands["set"]
-        # While CLIENT PAUSE holds a command back, it and what follows wait here.
+        # While CLIENT PAUSE holds a command back, or the replies so far are large enough for one write, the rest waits here.
         self._stalled: list[list[bytes]] = []
         self._unread: list[bytes] = []
         parser.authenticated = session.authenticated
 
     @property
     def stalled(self) -> bool:
-        """Whether a pause holds commands back; the door stops reading, and calls `feed` with nothing once it is over."""
+        """Whether commands wait: for a pause to end, or for large replies to go out. The door calls `feed` with nothing then."""
         return bool(self._stalled)
 
     def feed(self, data: bytes, now_ms: int) -> bytes:
@@ -102,7 +103,7 @@ class Engine:
         add = replies.append
         plain = self._is_plain()
         get, put = session.store.get, session.store.put
-        gets = sets = 0
+        gets = sets = large = 0
         null = NIL2 if session.resp == 2 else NIL3
         for position, request in enumerate(requests):
             # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a quarter of
@@ -112,7 +113,15 @@ class Engine:
                 if name == b"GET" and len(request) == 2:
                     gets += 1
                     value = get(request[1])
-                    add(null if value is None else b"$%d\r\n%b\r\n" % (len(value), value))
+                    if value is None:
+                        add(null)
+                        continue
+                    add(b"$%d\r\n%b\r\n" % (len(value), value))
+                    if len(value) > LARGE_REPLY_BYTES:
+                        large += len(value)
+                        if large > REPLIES_PER_READ_MAX_BYTES:
+                            self._stalled = requests[position + 1 :]
+                            break
                     continue
                 if name == b"SET" and len(request) == 3:
                     sets += 1
@@ -131,6 +140,11 @@ class Engine:
                 session.reply_mode = REPLY_ON
             if session.closing:
                 break
+            if len(reply) > LARGE_REPLY_BYTES:
+                large += len(reply)
+                if large > REPLIES_PER_READ_MAX_BYTES:
+                    self._stalled = requests[position + 1 :]
+                    break
             plain = self._is_plain()
             get, put = session.store.get, session.store.put
             null = NIL2 if session.resp == 2 else NIL3

@@ -64,7 +64,7 @@ class Store:
         dirty: the journal of keys that peers must hear of, None while nothing is replicated: 0 where the whole record (or
             its deletion) must be told, or the stamp that a mere change of deadline followed.
         floor: records at or under this stamp do not exist (a flush left it); 0 for none.
-        flushes: how many local flushes there have been.
+        before_flush: told of the store before a local flush empties it; None for nobody.
         volatile: how many keys have a deadline.
         hits, misses, expired, evicted: counters.
     """
@@ -87,12 +87,12 @@ class Store:
         "_table_bytes",
         "_tick",
         "_tombstones",
+        "before_flush",
         "count",
         "dirty",
         "evicted",
         "expired",
         "floor",
-        "flushes",
         "hits",
         "maxmemory",
         "misses",
@@ -120,7 +120,7 @@ class Store:
         self.now_ms = 0
         self.dirty: dict[bytes, int] | None = None
         self.floor = 0
-        self.flushes = 0
+        self.before_flush: Callable[[Store], None] | None = None
         self.hits = self.misses = self.expired = self.evicted = 0
         self._origin = origin
         self._rng = rng
@@ -165,6 +165,11 @@ class Store:
         """Make every later stamp exceed ``stamp``."""
         if stamp > self._stamp:
             self._stamp = stamp & ~_ORIGIN_MASK | self._origin
+
+    def next_stamp(self) -> int:
+        """Return a new stamp of this node, later than all it has seen."""
+        self._stamp += STAMP_STEP
+        return self._stamp
 
     @property
     def policy(self) -> EvictionPolicy:
@@ -357,12 +362,13 @@ class Store:
 
     def flush(self) -> None:
         """Empty the store at once; the memory comes back little by little, by `tend`."""
+        if self.before_flush is not None:
+            self.before_flush(self)
         self._empty()
         if self.dirty is not None:
             self.dirty.clear()
             self._stamp += STAMP_STEP
             self.floor = self._stamp
-        self.flushes += 1
 
     # Memory
 

@@ -1,0 +1,1 @@
+"""Twisted adapters: the doors for clients and peers."""

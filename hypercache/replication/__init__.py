@@ -1,0 +1,1 @@
+"""What travels between nodes: stamps, outboxes, feeds, and how a received change is applied."""
