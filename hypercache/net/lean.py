@@ -1,9 +1,9 @@
 """All sockets of a door behind one reader of the reactor, and a first send without a detour.
 
-A reactor calls each ready socket within a logging context, and a transport's write waits for the next turn with two system calls
-of registration. At one request a read that is half of what a request costs. `LeanReactor` has an epoll of its own, whose descriptor
-is a single reader of the real reactor: when it is ready, all sockets that are get their turn in one tight loop. `LeanServer` sends at
-once where nothing is queued. Everything else (buffering, producers, TLS on top, closing) stays Twisted's.
+A reactor calls each ready socket within a logging context, and a transport's write waits for the next turn with two system
+calls of registration. At one request a read that is half of what a request costs. `LeanReactor` has an epoll of its own, whose
+descriptor is a single reader of the real reactor: when it is ready, all sockets that are get their turn in one tight loop.
+`LeanServer` sends at once where nothing is queued. Everything else (buffering, producers, TLS, closing) stays Twisted's.
 """
 
 from __future__ import annotations

@@ -124,6 +124,7 @@ class PeerLink(Protocol):
         node_id, boot: the peer's, 0 while unknown.
         writable: the transport takes more; while it does not, nothing but answers should be sent.
         when_writable: called when it does again.
+        connected_now: whether the connection is open.
         last_heard: when anything was read, by the reactor's clock.
     """
 
@@ -148,7 +149,7 @@ class PeerLink(Protocol):
         self.when_writable: Callable[[], None] | None = None
         self.last_heard = factory.clock.seconds()
         self.frame_deadline = 0.0
-        self._connected = False
+        self.connected_now = False
         self._closing = False
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -191,7 +192,7 @@ class PeerLink(Protocol):
             else:
                 answer.callback(received)
 
-        if not self._connected:
+        if not self.connected_now:
             return fail(LinkLostError(f"the link to {self.address} is closed"))
         self.expect(_ANSWER_TO[message.TYPE].TYPE, sink)
         self.send(message)
@@ -203,7 +204,7 @@ class PeerLink(Protocol):
 
     def lose(self, reason: str) -> None:
         """Send what is queued and close the link."""
-        if not self._closing and self._connected:
+        if not self._closing and self.connected_now:
             self._closing = True
             _log.info("closing the link to {address}: {reason}", address=self.address, reason=reason)
             self._flush()
@@ -212,7 +213,7 @@ class PeerLink(Protocol):
     def when_lost(self) -> Deferred[None]:
         """Return a Deferred that fires when the link is lost."""
         lost: Deferred[None] = Deferred()
-        if self._connected:
+        if self.connected_now:
             self._lost.append(lost)
         else:
             lost.callback(None)
@@ -229,7 +230,7 @@ class PeerLink(Protocol):
         self.extended = True
 
     def _queue(self, frames: bytes) -> None:
-        if not self._connected:
+        if not self.connected_now:
             return
         self._out.append(frames)
         self._out_bytes += len(frames)
@@ -246,7 +247,7 @@ class PeerLink(Protocol):
 
     def _flush(self) -> None:
         """Write what is queued: the one place that does."""
-        if self._out and self._connected:
+        if self._out and self.connected_now:
             frames = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out = []
             self._out_bytes = 0
@@ -286,7 +287,7 @@ class PeerLink(Protocol):
 
     def connectionMade(self) -> None:
         """Begin."""
-        self._connected = True
+        self.connected_now = True
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
@@ -295,7 +296,7 @@ class PeerLink(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Fail everything that waits."""
-        self._connected = False
+        self.connected_now = False
         self.factory.links.discard(self)
         self.factory.budget.held -= self._held_bytes
         self._held_bytes = 0
@@ -533,12 +534,12 @@ class PeerLink(Protocol):
     # Reading
 
     def _pause_reading(self) -> None:
-        if not self._paused and self._connected:
+        if not self._paused and self.connected_now:
             self._paused = True
             self.transport.pauseProducing()
 
     def _resume_reading(self) -> None:
-        if self._paused and self._connected and len(self._turns) < PENDING_ANSWERS_MAX_COUNT // 2:
+        if self._paused and self.connected_now and len(self._turns) < PENDING_ANSWERS_MAX_COUNT // 2:
             self._paused = False
             self.transport.resumeProducing()
 

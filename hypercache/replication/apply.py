@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hypercache.limits import CLOCK_SKEW_MAX_SECONDS
 from hypercache.replication.feed import FLUSH_COMMAND
@@ -74,7 +74,7 @@ class TargetKeyspace(Protocol):
         """Return a store."""
         ...
 
-    def make_room(self, store: TargetStore) -> bool:
+    def make_room(self, store: Any) -> bool:
         """Evict until the bounds of memory hold."""
         ...
 

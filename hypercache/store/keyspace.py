@@ -62,7 +62,7 @@ class Keyspace:
         self._samples = samples
         self._tombstones_max = tombstones_max
         self._tombstone_ttl_ms = tombstone_ttl_ms
-        self._replicating = False
+        self._before_flush: Callable[[Store], None] | None = None
         self.by_name(DEFAULT_STORE, create=True)
 
     def by_name(self, name: str, *, create: bool = False) -> Store | None:
@@ -79,8 +79,7 @@ class Keyspace:
                 tombstone_ttl_ms=self._tombstone_ttl_ms,
             )
             store.advance(self.now_ms)
-            if self._replicating:
-                store.dirty = {}
+            self._start_journal(store)
             self.stores[name] = store
         return store
 
@@ -101,12 +100,16 @@ class Keyspace:
         """Return the stores there are."""
         return list(self.stores.values())
 
-    def start_journals(self) -> None:
-        """Have every store, present and future, note which keys change."""
-        self._replicating = True
+    def start_journals(self, before_flush: Callable[[Store], None]) -> None:
+        """Have every store, present and future, note which keys change, and tell ``before_flush`` before it is flushed."""
+        self._before_flush = before_flush
         for store in self.stores.values():
-            if store.dirty is None:
-                store.dirty = {}
+            self._start_journal(store)
+
+    def _start_journal(self, store: Store) -> None:
+        if self._before_flush is not None and store.dirty is None:
+            store.dirty = {}
+            store.before_flush = self._before_flush
 
     def advance(self, now_ms: int) -> None:
         """Set the time of what follows, Unix milliseconds."""

@@ -1,0 +1,5 @@
+"""The ``hypercache`` command."""
+
+from hypercache.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Members of a cluster, their heartbeats, and the first form of replication."""

@@ -1,0 +1,288 @@
+"""The settings: frozen structs with their defaults, and how TOML and ``--set`` become them.
+
+Pure: text in, settings out. The doors read the files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
+
+import msgspec
+
+from hypercache import limits
+from hypercache.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SIZE_UNITS: Final = {"": 1, "b": 1, "kb": limits.KIB, "mb": limits.MIB, "gb": 1024 * limits.MIB}
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class NodeSettings(_Section, frozen=True):
+    """``[node]``."""
+
+    name: str = ""
+    data_dir: str = "./hypercache-data"
+    advertise: str = ""
+
+
+class RespSettings(_Section, frozen=True):
+    """``[resp]``: the door for Redis clients."""
+
+    listen: str = "6379"
+    password: str = ""
+    databases: int = limits.DATABASES_COUNT
+    max_clients: int = limits.CLIENTS_MAX_COUNT
+    idle_timeout: float = 0.0
+    value_max: int = limits.VALUE_MAX_BYTES
+    query_buffer: int = limits.QUERY_BUFFER_MAX_BYTES
+    output_pause: int = limits.OUTPUT_BUFFER_PAUSE_BYTES
+    output_max: int = limits.OUTPUT_BUFFER_MAX_BYTES
+    output_stall: float = limits.OUTPUT_STALL_SECONDS
+
+
+class ClusterSettings(_Section, frozen=True):
+    """``[cluster]``: the port for other nodes."""
+
+    listen: str = "7379"
+    join: tuple[str, ...] = ()
+    heartbeat: float = limits.HEARTBEAT_INTERVAL_SECONDS
+    silence: float = limits.LINK_SILENCE_SECONDS
+    hello_timeout: float = limits.HELLO_TIMEOUT_SECONDS
+    reconnect_first: float = limits.RECONNECT_FIRST_SECONDS
+    reconnect_max: float = limits.RECONNECT_MAX_SECONDS
+    max_nodes: int = limits.MAX_NODES_COUNT
+    max_frame: int = limits.MAX_FRAME_BYTES
+    receive_budget: int = limits.RECEIVE_BUDGET_BYTES
+    frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
+    resync_bytes_max: int = limits.RESYNC_MAX_BYTES
+    errors_max: int = limits.ERRORS_MAX_COUNT
+
+
+class AdminSettings(_Section, frozen=True):
+    """``[admin]``: the HTTP port for operators."""
+
+    listen: str = "8379"
+
+
+class MemorySettings(_Section, frozen=True):
+    """``[memory]``."""
+
+    maxmemory: int = 0
+    policy: str = "none"
+    samples: int = limits.EVICTION_SAMPLES_COUNT
+    expiry_budget: float = limits.EXPIRY_TICK_BUDGET_SECONDS
+
+
+class ReplicationSettings(_Section, frozen=True):
+    """``[replication]``."""
+
+    window: int = limits.REPLICATION_WINDOW_COUNT
+    window_bytes: int = limits.REPLICATION_WINDOW_BYTES
+    outbox: int = limits.REPLICATION_OUTBOX_MAX_COUNT
+    tombstones_max: int = limits.TOMBSTONES_MAX_COUNT
+    tombstone_ttl: float = limits.TOMBSTONE_TTL_SECONDS
+    clock_skew_max: float = limits.CLOCK_SKEW_MAX_SECONDS
+
+
+class SecuritySettings(_Section, frozen=True):
+    """``[security]``."""
+
+    insecure: bool = False
+
+
+class Settings(_Section, frozen=True):
+    """All settings of a node."""
+
+    node: NodeSettings = NodeSettings()
+    resp: RespSettings = RespSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    admin: AdminSettings = AdminSettings()
+    memory: MemorySettings = MemorySettings()
+    replication: ReplicationSettings = ReplicationSettings()
+    security: SecuritySettings = SecuritySettings()
+
+
+SIZES: Final = frozenset(
+    (
+        "resp.value_max",
+        "resp.query_buffer",
+        "resp.output_pause",
+        "resp.output_max",
+        "cluster.max_frame",
+        "cluster.receive_budget",
+        "cluster.resync_bytes_max",
+        "memory.maxmemory",
+        "replication.window_bytes",
+    )
+)
+"""Settings that are bytes, and may be written ``64mb``."""
+
+_LOWEST: Final[Mapping[str, float]] = {
+    "resp.databases": 1,
+    "resp.max_clients": 1,
+    "resp.value_max": 1024,
+    "resp.query_buffer": 1024,
+    "resp.output_pause": 1024,
+    "resp.output_max": 1024,
+    "resp.output_stall": 0.1,
+    "cluster.heartbeat": 0.01,
+    "cluster.silence": 0.1,
+    "cluster.hello_timeout": 0.1,
+    "cluster.reconnect_first": 0.01,
+    "cluster.reconnect_max": 0.01,
+    "cluster.max_nodes": 1,
+    "cluster.max_frame": 1024,
+    "cluster.receive_budget": 1024,
+    "cluster.frame_timeout": 0.1,
+    "memory.samples": 1,
+    "memory.expiry_budget": 0.0001,
+    "replication.window": 1,
+    "replication.window_bytes": 1024,
+    "replication.outbox": 1,
+    "replication.clock_skew_max": 0.001,
+}
+"""Numbers that must be at least this; all others at least 0."""
+
+
+def setting_names() -> dict[str, Any]:
+    """Return every ``section.key`` and its type."""
+    return {
+        f"{section}.{key}": kind for section, cls in get_type_hints(Settings).items() for key, kind in get_type_hints(cls).items()
+    }
+
+
+def load_settings(text: str = "", overrides: Iterable[str] = ()) -> Settings:
+    """Return the settings that a TOML text and overrides make.
+
+    Args:
+        text: TOML; what it leaves out has its default.
+        overrides: ``section.key=value`` each; later ones win.
+
+    Raises:
+        ConfigurationError: something is unknown, ill-typed or out of range; all such places are named.
+    """
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"the configuration is no TOML: {error}") from None
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for section, content in given.items():
+        if isinstance(content, dict):
+            values |= {f"{section}.{key}": value for key, value in content.items()}
+        else:
+            problems.append(f"{section!r} stands outside of any section{_nearest(section)}")
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            problems.append(f"{override!r} is no override; write section.key=value")
+        else:
+            values[name.strip()] = _Text(value.strip())
+    sections: dict[str, dict[str, Any]] = {}
+    kinds = setting_names()
+    for name, value in values.items():
+        if name not in kinds:
+            problems.append(f"unknown setting {name}{_nearest(name)}")
+            continue
+        try:
+            section, _, key = name.partition(".")
+            sections.setdefault(section, {})[key] = _typed(name, kinds[name], value)
+        except ValueError as error:
+            problems.append(f"{name} = {value!r}: {error}")
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    return msgspec.convert(sections, Settings)
+
+
+class _Text(str):
+    """A value from the command line, whose type the schema gives."""
+
+    __slots__ = ()
+
+
+def _nearest(name: str) -> str:
+    names = setting_names()
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    if not close:
+        close = [full for full in names if full.partition(".")[2] == name.rpartition(".")[2]][:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """Return a value as its setting's type.
+
+    Raises:
+        ValueError: it is not of that type, or out of range.
+    """
+    from_text = isinstance(value, _Text)
+    if kind is bool:
+        if from_text and value in ("true", "false"):
+            return value == "true"
+        if isinstance(value, bool):
+            return value
+        raise ValueError("must be true or false")
+    if kind is str:
+        if isinstance(value, str):
+            return str(value)
+        if isinstance(value, int) and not isinstance(value, bool) and name.endswith(".listen"):
+            return str(value)
+        raise ValueError("must be a text")
+    if get_args(kind):
+        if from_text:
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        raise ValueError("must be a list of texts")
+    number = _size(value) if name in SIZES else _number(kind, value)
+    lowest = _LOWEST.get(name, 0)
+    if number < lowest:
+        raise ValueError(f"must be at least {lowest:g}")
+    return number
+
+
+def _number(kind: Any, value: Any) -> int | float:
+    wanted = "a whole number" if kind is int else "a number"
+    try:
+        if isinstance(value, str):
+            return kind(value) if isinstance(value, _Text) else _refuse(wanted)
+        if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
+            return _refuse(wanted)
+        number: int | float = kind(value)
+    except (TypeError, ValueError):
+        return _refuse(wanted)
+    return number
+
+
+def _refuse(wanted: str) -> int:
+    raise ValueError(f"must be {wanted}")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        digits = text.rstrip("kmgb")
+        if digits.isdecimal() and text[len(digits) :] in _SIZE_UNITS:
+            return int(digits) * _SIZE_UNITS[text[len(digits) :]]
+    raise ValueError("must be a number of bytes, or one with kb, mb or gb")
+
+
+def as_toml(settings: Settings) -> str:
+    """Return the settings as TOML that loads back to the same."""
+    lines: list[str] = []
+    for section, content in msgspec.to_builtins(settings).items():
+        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in content.items()), ""]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    # JSON's texts, numbers, booleans and lists are TOML's as well.
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,1 @@
+"""What a node does with each type of message: one handler a module."""

@@ -1,0 +1,109 @@
+"""Who a node is: its id, its boot number, its cluster; kept in the data directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hypercache.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import random
+
+FILE_NAME: Final = "identity.json"
+_LOCK_NAME: Final = "lock"
+_UINT64_MAX: Final = (1 << 64) - 1
+
+
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    node_id: int
+    boot: int
+    cluster_id: int
+
+
+class Identity:
+    """A node's identity, held open by one process at a time.
+
+    Args:
+        directory: the data directory; made where it is missing.
+        rng: the source of new ids.
+
+    Attributes:
+        node_id: given once, never 0.
+        boot: one more at each start.
+        cluster_id: 0 while the node belongs to no cluster.
+        is_new: whether the directory was empty of an identity.
+
+    Raises:
+        ConfigurationError: the directory cannot be used, is in use, or holds a damaged identity; the text says what to do.
+    """
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self._path = directory / FILE_NAME
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (directory / _LOCK_NAME).open("a")
+        except OSError as error:
+            raise ConfigurationError(f"the data directory {directory} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ConfigurationError(
+                f"the data directory {directory} is in use by another node; give this one its own with --data-dir"
+            ) from None
+        stored = self._read()
+        self.is_new = stored is None
+        self.node_id = stored.node_id if stored else rng.randrange(1, _UINT64_MAX)
+        self.boot = stored.boot + 1 if stored else 1
+        self.cluster_id = stored.cluster_id if stored else 0
+        self._write()
+
+    def adopt_cluster(self, cluster_id: int) -> None:
+        """Belong to a cluster from now on, durably.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        self.cluster_id = cluster_id
+        self._write()
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        self._lock.close()
+
+    def _read(self) -> _Stored | None:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"{self._path} cannot be read: {error.strerror}") from None
+        try:
+            return msgspec.json.decode(data, type=_Stored)
+        except msgspec.DecodeError as error:
+            raise ConfigurationError(
+                f"{self._path} is damaged ({error}); restore it, or empty the data directory to start as a new node"
+            ) from None
+
+    def _write(self) -> None:
+        # Beside and renamed, both durable, so that a crash leaves the old or the new one, whole.
+        data = msgspec.json.encode(_Stored(self.node_id, self.boot, self.cluster_id))
+        beside = self._path.with_suffix(".new")
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise ConfigurationError(f"{self._path} cannot be written: {error.strerror}") from None
