@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 import click
 
@@ -80,7 +80,7 @@ def inspect(file: BinaryIO, as_lines: bool, is_hex: bool, is_capture: bool) -> N
 
 @click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
-def encode(file: Iterable[str]) -> None:
+def encode(file: TextIO) -> None:
     """Turn JSON lines, as inspect --json prints them, into frames on standard output."""
     out = click.get_binary_stream("stdout")
     for number, line in enumerate(file, 1):

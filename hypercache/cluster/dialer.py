@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from hypercache.errors import LinkLostError
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
     from hypercache.wire import Message
 
 _log = Logger()
+
+
+class _OneLink(Factory):
+    """Makes the link of one connection that is dialled."""
+
+    noisy = False
+
+    def __init__(self, shared: PeerFactory) -> None:
+        self._shared = shared
+
+    def buildProtocol(self, addr: Any) -> PeerLink:
+        return PeerLink(self._shared, dialled=True)
 
 
 class _Backoff:
@@ -95,8 +108,7 @@ class Dialer:
             Fires with the link, greeted or of a base peer; fails where there is none, and the address is put off then.
         """
         host, port = parse_address(address)
-        link = PeerLink(self._factory, dialled=True)
-        connecting = maybeDeferred(connectProtocol, HostnameEndpoint(self._reactor, host, port), link)
+        connecting = maybeDeferred(HostnameEndpoint(self._reactor, host, port).connect, _OneLink(self._factory))
         connecting.addCallback(self._connected, address, membership)
         connecting.addErrback(self._failed, address)
         return connecting

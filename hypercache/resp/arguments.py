@@ -14,8 +14,8 @@ NOT_AN_INTEGER: Final = "value is not an integer or out of range"
 SYNTAX_ERROR: Final = "ERR syntax error"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-_FLOAT: Final = re.compile(rb"[+-]?(?:inf(?:inity)?|[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)", re.IGNORECASE)
-_FLOAT_MAX_BYTES: Final = 255
+_FLOAT: Final = re.compile(rb"[+-]?(?:inf(?:inity)?|0x[0-9a-f]+\.?[0-9a-f]*(?:p[+-]?[0-9]{1,4})?|[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)", re.IGNORECASE)
+_FLOAT_MAX_BYTES: Final = 5 * 1024
 _MANTISSA_BITS: Final = 64
 _LARGEST_EXPONENT: Final = 16384
 _DECIMALS: Final = 17
@@ -48,6 +48,8 @@ def parse_float(argument: bytes) -> Fraction:
     if len(argument) > _FLOAT_MAX_BYTES or not _FLOAT.fullmatch(argument):
         raise CommandError("ERR value is not a valid float")
     text = argument.lower()
+    if b"x" in text:
+        return _hex_float(text)
     if b"inf" in text:
         raise CommandError("ERR increment would produce NaN or Infinity")
     mantissa, _, exponent = text.partition(b"e")
@@ -56,6 +58,13 @@ def parse_float(argument: bytes) -> Fraction:
             return Fraction(0)
         raise CommandError("ERR value is not a valid float")
     return long_double(Fraction(text.decode()))
+
+
+def _hex_float(text: bytes) -> Fraction:
+    mantissa, _, exponent = text.decode().partition("p")
+    whole, _, decimals = mantissa.partition(".")
+    number = Fraction(int(whole + decimals, 16), 16 ** len(decimals)) * Fraction(2) ** int(exponent or 0)
+    return long_double(number)
 
 
 def long_double(number: Fraction) -> Fraction:

@@ -140,7 +140,10 @@ def bitpos(session: Session, args: list[bytes]) -> bytes:
     if len(args) > 4:
         by_bits = _counts_bits(args, 5)
         end = parse_int(args[4])
-    low, high = slice_bounds(start, end, len(value) * 8 if by_bits else len(value))
+    length = len(value) * 8 if by_bits else len(value)
+    # Unlike elsewhere, two ends before the value's start mean its first place.
+    low = max(0, start + length if start < 0 else start)
+    high = min(max(0, end + length if end < 0 else end), length - 1) + 1
     if low >= high:
         return MINUS_ONE
     if not by_bits:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from hypercache.errors import CommandError
 from hypercache.resp import session as modes
 from hypercache.resp.arguments import parse_int
-from hypercache.resp.replies import MINUS_ONE, OK, ZERO, bulk, help_lines, integer, mapping, nil, set_of, verbatim
+from hypercache.resp.replies import EMPTY_ARRAY, MINUS_ONE, OK, ZERO, bulk, help_lines, integer, mapping, nil, set_of, verbatim
 from hypercache.resp.table import Command, command
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def client_kill(session: Session, args: list[bytes]) -> bytes:
     if len(args) % 2:
         raise CommandError("ERR syntax error")
     skip_me = True
-    matches = list(session.server.clients)
+    filters: list[Callable[[Client], bool]] = []
     for option, value in zip(args[2::2], args[3::2], strict=True):
         name = option.upper()
         if name == b"SKIPME":
@@ -183,29 +183,33 @@ def client_kill(session: Session, args: list[bytes]) -> bytes:
                 raise CommandError("ERR syntax error")
             skip_me = value.lower() == b"yes"
         else:
-            matches = [client for client in matches if _matches(client, name, value)]
+            filters.append(_filter(name, value))
+    matches = [client for client in session.server.clients if all(chosen(client) for chosen in filters)]
     if skip_me:
         matches = [client for client in matches if client.session is not session]
     _kill(session, matches)
     return integer(len(matches))
 
 
-def _matches(client: Client, name: bytes, value: bytes) -> bool:
+def _filter(name: bytes, value: bytes) -> Callable[[Client], bool]:
+    """Return what one option of CLIENT KILL asks of a client."""
+    text = value.decode(errors="replace")
     if name == b"ID":
         number = parse_int(value, "client-id should be greater than 0")
         if number < 1:
             raise CommandError("ERR client-id should be greater than 0")
-        return client.session.client_id == number
+        return lambda client: client.session.client_id == number
     if name in (b"ADDR", b"LADDR"):
-        return client.describe()[name.decode().lower()] == value.decode(errors="replace")
+        field = name.decode().lower()
+        return lambda client: client.describe()[field] == text
     if name == b"TYPE":
         if value.upper() not in _TYPES:
-            raise CommandError(f"ERR Unknown client type '{value.decode(errors='replace')}'")
-        return value.upper() == b"NORMAL"
+            raise CommandError(f"ERR Unknown client type '{text}'")
+        return lambda client: value.upper() == b"NORMAL"
     if name == b"USER":
         if value != b"default":
-            raise CommandError(f"ERR No such user '{value.decode(errors='replace')}'")
-        return True
+            raise CommandError(f"ERR No such user '{text}'")
+        return lambda client: True
     raise CommandError("ERR syntax error")
 
 
@@ -289,7 +293,7 @@ def client_trackinginfo(session: Session, args: list[bytes]) -> bytes:
         [
             (bulk(b"flags"), set_of(session.resp, [bulk(b"off")])),
             (bulk(b"redirect"), MINUS_ONE),
-            (bulk(b"prefixes"), set_of(session.resp, [])),
+            (bulk(b"prefixes"), EMPTY_ARRAY),
         ],
     )
 

@@ -126,7 +126,7 @@ def command_list(session: Session, args: list[bytes]) -> bytes:
 
 
 @command(
-    "command|getkeys", arity=-3, flags=_FLAGS, group="server", since="2.8.13", summary="Extracts the key names from a command."
+    "command|getkeys", arity=-4, flags=_FLAGS, group="server", since="2.8.13", summary="Extracts the key names from a command."
 )
 def command_getkeys(session: Session, args: list[bytes]) -> bytes:
     """Answer the keys of a whole command."""
@@ -136,7 +136,7 @@ def command_getkeys(session: Session, args: list[bytes]) -> bytes:
 
 @command(
     "command|getkeysandflags",
-    arity=-3,
+    arity=-4,
     flags=_FLAGS,
     group="server",
     since="7.0.0",

@@ -117,7 +117,7 @@ def hello(session: Session, args: list[bytes]) -> bytes:
 @command("select", arity=2, flags="loading stale fast", group=_GROUP, summary="Changes the selected database.")
 def select(session: Session, args: list[bytes]) -> bytes:
     """Choose a numbered store."""
-    store = session.keyspace.by_index(parse_int(args[1], "invalid DB index"))
+    store = session.keyspace.by_index(parse_int(args[1]))
     if store is None:
         raise CommandError("ERR DB index is out of range")
     session.store = store

@@ -1,7 +1,7 @@
 """What the RESP engine needs of the node, as structural types.
 
-The pure packages do not import each other; whoever wires a node hands in objects of these shapes. A store that is handed back to its
-keyspace is typed Any: the keyspace takes its own kind of store alone.
+The pure packages do not import each other; whoever wires a node hands in objects of these shapes. A store that is handed back to
+its keyspace is typed Any: the keyspace takes its own kind of store alone.
 """
 
 from __future__ import annotations

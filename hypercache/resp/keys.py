@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import CommandError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _GROUP: Final = "generic"
 _EMBEDDED_MAX_BYTES: Final = 44
+_CURSOR: Final = re.compile(rb"[+-]?[0-9]+|")
 _CURSOR_MAX: Final = (1 << 64) - 1
 _LFU_REFUSAL: Final = (
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between "
@@ -158,7 +160,7 @@ def copy(session: Session, args: list[bytes]) -> bytes:
 @command("move", arity=3, flags="write fast", keys=(1, 1, 1), group=_GROUP, summary="Moves a key to another database.")
 def move(session: Session, args: list[bytes]) -> bytes:
     """Move a record to another numbered store, where the key is free."""
-    target = session.keyspace.by_index(parse_int(args[2], "value is out of range"))
+    target = session.keyspace.by_index(parse_int(args[2]))
     if target is None:
         raise CommandError("ERR DB index is out of range")
     if target is session.store:
@@ -188,8 +190,10 @@ def keys(session: Session, args: list[bytes]) -> bytes:
 @command("scan", arity=-2, flags="readonly", group=_GROUP, since="2.8.0", summary="Iterates over the key names in the database.")
 def scan(session: Session, args: list[bytes]) -> bytes:
     """Answer the next cursor and some keys: ``SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]``."""
-    if not args[1].isdigit() or int(args[1]) > _CURSOR_MAX:
+    # As strtoul reads it: a sign is taken, a negative one wraps around, and nothing is zero.
+    if not _CURSOR.fullmatch(args[1]) or abs(int(args[1] or b"0")) > _CURSOR_MAX:
         raise CommandError("ERR invalid cursor")
+    cursor = int(args[1] or b"0") & _CURSOR_MAX
     count, pattern, kind = 10, None, b"string"
     if len(args) % 2:
         raise CommandError(SYNTAX_ERROR)
@@ -205,7 +209,7 @@ def scan(session: Session, args: list[bytes]) -> bytes:
             kind = value.lower()
         else:
             raise CommandError(SYNTAX_ERROR)
-    cursor, found = session.store.scan(int(args[1]), count)
+    cursor, found = session.store.scan(cursor, count)
     if pattern is not None and not pattern.matches_all:
         found = [key for key in found if pattern.matches(key)]
     if kind != b"string":
@@ -326,7 +330,8 @@ def object_help(session: Session, args: list[bytes]) -> bytes:
             "IDLETIME <key>",
             "    Return the idle time of the <key>.",
             "REFCOUNT <key>",
-            "    Return the number of references of the value associated with the specified <key>.",
+            "    Return the number of references of the value associated with the specified",
+            "    <key>.",
         ),
     )
 

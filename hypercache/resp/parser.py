@@ -274,7 +274,7 @@ class RequestParser:
         return int(digits)
 
     def _inline(self) -> list[bytes] | None:
-        end = self._buffer.find(b"\n", self._position)
+        end = self._buffer.find(b"\n", self._position, self._position + INLINE_MAX_BYTES + 2)
         if end < 0:
             if len(self._buffer) - self._position > INLINE_MAX_BYTES:
                 raise RequestError("Protocol error: too big inline request")

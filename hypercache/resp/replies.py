@@ -108,5 +108,5 @@ def verbatim(resp: int, value: str) -> bytes:
 def help_lines(command: str, lines: Iterable[str]) -> bytes:
     """Return what a container command answers to HELP: simple strings, a frame around ``lines``."""
     head = f"{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
-    tail = ("HELP", "    Print this help.")
+    tail = ("HELP", "    Prints this help.")
     return array([simple(line.encode()) for line in (head, *lines, *tail)])
