@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 import click
@@ -82,7 +83,7 @@ def inspect(file: BinaryIO, as_lines: bool, is_hex: bool, is_capture: bool) -> N
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
 def encode(file: TextIO) -> None:
     """Turn JSON lines, as inspect --json prints them, into frames on standard output."""
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from hypercache.interfaces import IReplicator
+from hypercache.limits import CLOCK_SKEW_MAX_SECONDS
 from hypercache.replication.feed import Feed
+from hypercache.replication.outbox import Change
+from hypercache.replication.stamps import ORIGIN_BITS, is_too_far_ahead
+from hypercache.wire import Status
 from hypercache.wire.messages import ReplicateData, ReplicateResponse
 
 if TYPE_CHECKING:
@@ -17,6 +22,10 @@ if TYPE_CHECKING:
     from hypercache.net.peer import PeerLink
     from hypercache.store import Keyspace, Store
     from hypercache.wire import Message
+    from hypercache.wire.messages import Hello, HelloReply
+
+_log = Logger()
+_SKEW_MAX_MS: Final = int(CLOCK_SKEW_MAX_SECONDS * 1000)
 
 
 @implementer(IReplicator)
@@ -28,15 +37,26 @@ class CopyReplicator:
         clock: the reactor.
         wall: returns Unix seconds.
         make_feed: returns a new feed, told whether the peer is extended.
+        skew_max_ms: a peer whose clock is further ahead than this is reported, in milliseconds.
     """
 
-    def __init__(self, keyspace: Keyspace, *, clock: Any, wall: Callable[[], float], make_feed: Callable[[bool], Feed]) -> None:
+    def __init__(
+        self,
+        keyspace: Keyspace,
+        *,
+        clock: Any,
+        wall: Callable[[], float],
+        make_feed: Callable[[bool], Feed],
+        skew_max_ms: int = _SKEW_MAX_MS,
+    ) -> None:
         self._keyspace = keyspace
         self._clock = clock
         self._wall = wall
         self._make_feed = make_feed
+        self._skew_max_ms = skew_max_ms
         self._feeds: dict[PeerLink, Feed] = {}
         self._scheduled = False
+        self._retry: Any = None
         self._waiting: list[Deferred[None]] = []
         self._active = False
 
@@ -45,13 +65,31 @@ class CopyReplicator:
         """The feed of each member that is linked."""
         return self._feeds
 
-    def link_up(self, link: PeerLink) -> None:
-        """Send a member everything, then every change."""
+    def activate(self) -> None:
+        """Note from now on what changes and what is deleted.
+
+        The first member has it done. A node that has had members before, or is about to join some, does it at its start: a
+        member that it meets later must not bring back what was deleted here meanwhile.
+        """
         if not self._active:
-            # Until the first member there is nobody to tell, and nothing is noted; the full copy has it all.
             self._active = True
             self._keyspace.start_journals(self._before_flush)
+
+    def link_up(self, link: PeerLink, greeting: Hello | HelloReply | None = None) -> None:
+        """Send a member everything, then every change.
+
+        Args:
+            link: the member's.
+            greeting: what it said about itself; None of a base peer.
+        """
+        # Until the first member there is nobody to tell, and nothing is noted; the full copy has it all.
+        self.activate()
         feed = self._make_feed(link.extended)
+        if greeting is not None:
+            feed.limit_frame(greeting.max_frame)
+            self._hear_clock(link, greeting.clock)
+        # What has changed until now is in the full copy.
+        self._drain()
         feed.start_copy()
         self._feeds[link] = feed
         link.when_writable = self.poke
@@ -59,7 +97,8 @@ class CopyReplicator:
 
     def link_down(self, link: PeerLink) -> None:
         """Forget what a member was to be sent: it gets a full copy when it is back."""
-        self._feeds.pop(link, None)
+        if self._feeds.pop(link, None) is not None:
+            link.when_writable = None
         self._check_level()
 
     def poke(self) -> None:
@@ -72,47 +111,81 @@ class CopyReplicator:
         """Return a Deferred that fires when every linked member has everything."""
         level: Deferred[None] = Deferred()
         self._waiting.append(level)
+        self._drain()
         self.poke()
         self._check_level()
         return level
 
+    # Towards the stores
+
+    def _hear_clock(self, link: PeerLink, hlc: int) -> None:
+        """Have every later stamp exceed the peer's clock (consistency.md, rule 7)."""
+        stamp = hlc << ORIGIN_BITS
+        if is_too_far_ahead(stamp, int(self._wall() * 1000), self._skew_max_ms):
+            ahead = (hlc >> 16) / 1000 - self._wall()
+            _log.error(
+                "the clock of {address} is {ahead:.0f} seconds ahead: its writes are refused", address=link.address, ahead=ahead
+            )
+            return
+        for store in self._keyspace.all_stores():
+            store.observe(stamp)
+
     def _before_flush(self, store: Store) -> None:
         self._drain()
-        for feed in self._feeds.values():
-            feed.flushed(store.name, [] if feed.extended else list(store.keys()))
+        change = Change(0, store.next_stamp(), store.floor)
+        for link, feed in self._feeds.items():
+            before = feed.left_behind
+            feed.flushed(store.name, store.keys(), change)
+            if feed.left_behind > before:
+                _log.warn(
+                    "{address} knows no flush, and {store} has too many keys to delete them all there",
+                    address=link.address,
+                    store=store.name,
+                )
         self.poke()
 
     def _drain(self) -> None:
         """Move the stores' journals into the outboxes."""
         for store in self._keyspace.all_stores():
-            if store.dirty:
-                for feed in self._feeds.values():
-                    feed.changed(store.name, store.dirty)
-                store.dirty.clear()
+            dirty = store.dirty
+            if dirty:
+                if self._feeds:
+                    whole, deadlines = _changes(store, dirty)
+                    for feed in self._feeds.values():
+                        feed.changed(store.name, whole, deadlines)
+                dirty.clear()
+
+    # Towards the members
 
     def _send(self) -> None:
         self._scheduled = False
         self._drain()
+        now_ms = int(self._wall() * 1000)
+        retry_at_ms = 0
         for link, feed in list(self._feeds.items()):
-            self._send_to(link, feed)
+            if link.writable and (feed.can_produce or feed.retry_at_ms):
+                self._send_to(link, feed, now_ms)
+                # A slice at a time, so that clients get their turn in between.
+                if feed.can_produce and link.writable:
+                    self.poke()
+            if feed.retry_at_ms:
+                retry_at_ms = min(retry_at_ms or feed.retry_at_ms, feed.retry_at_ms)
+        if retry_at_ms and (self._retry is None or not self._retry.active()):
+            self._retry = self._clock.callLater(max(0.001, (retry_at_ms - now_ms) / 1000), self.poke)
         self._check_level()
 
-    def _send_to(self, link: PeerLink, feed: Feed) -> None:
-        if not link.writable or not (feed.has_work or feed.retry_at_ms):
-            return
-        now_ms = int(self._wall() * 1000)
+    def _send_to(self, link: PeerLink, feed: Feed, now_ms: int) -> None:
+        knew_oversized = feed.oversized
         frames, count = feed.produce(self._keyspace.stores, now_ms)
         if count:
-            link.expect(ReplicateResponse.TYPE, _Answers(self, link, feed).take, count)
+            link.expect(ReplicateResponse.TYPE, _Answers(self, feed).take, count)
             link.send_encoded(frames, count, ReplicateData.TYPE)
-        if feed.retry_at_ms:
-            self._clock.callLater(max(0.0, (feed.retry_at_ms - now_ms) / 1000), self.poke)
+        if feed.oversized and not knew_oversized:
+            _log.warn("a record is too large for a frame to {address}: it is left out", address=link.address)
 
-    def answered(self, link: PeerLink, feed: Feed, answer: Message | None) -> None:
-        """Take a member's answer; go on where the window has opened."""
+    def answered(self, feed: Feed, answer: Message | None) -> None:
+        """Take a member's answer that is no success, or None where the link was lost."""
         feed.answered(answer, int(self._wall() * 1000))
-        if answer is not None and feed.unanswered % 256 == 0:
-            self.poke()
 
     def _check_level(self) -> None:
         if self._waiting and all(feed.is_level for feed in self._feeds.values()):
@@ -124,13 +197,33 @@ class CopyReplicator:
 class _Answers:
     """Where the answers of one member go."""
 
-    __slots__ = ("_feed", "_link", "_replicator")
+    __slots__ = ("_feed", "_replicator")
 
-    def __init__(self, replicator: CopyReplicator, link: PeerLink, feed: Feed) -> None:
+    def __init__(self, replicator: CopyReplicator, feed: Feed) -> None:
         self._replicator = replicator
-        self._link = link
         self._feed = feed
 
     def take(self, answer: Message | None) -> None:
         """Take one."""
-        self._replicator.answered(self._link, self._feed, answer)
+        if answer.__class__ is ReplicateResponse and answer.status == Status.SUCCESS:
+            self._feed.acknowledged()
+        else:
+            self._replicator.answered(self._feed, answer)
+        self._replicator.poke()
+
+
+def _changes(store: Store, dirty: dict[bytes, int]) -> tuple[dict[bytes, Change], dict[bytes, Change]]:
+    """Return what a journal says, of whole records and of deadlines alone."""
+    floor = store.floor
+    whole = Change(0, store.next_stamp(), floor)
+    if not any(dirty.values()):
+        return dict.fromkeys(dirty, whole), {}
+    deadlines: dict[bytes, Change] = {}
+    others: dict[bytes, Change] = {}
+    for key, follows in dirty.items():
+        record = store.record(key) if follows else None
+        if record is None:
+            others[key] = whole
+        else:
+            deadlines[key] = Change(follows, record.stamp, floor)
+    return others, deadlines

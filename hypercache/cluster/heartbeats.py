@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 from twisted.internet.task import LoopingCall
 
 from hypercache.errors import LinkLostError
-from hypercache.limits import HEARTBEAT_INTERVAL_SECONDS, LINK_SILENCE_SECONDS
+from hypercache.limits import ANSWER_SILENCE_SECONDS, HEARTBEAT_INTERVAL_SECONDS, LINK_SILENCE_SECONDS
 from hypercache.wire.messages import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypercache.cluster.membership import Membership
+    from hypercache.net.peer import PeerLink
     from hypercache.wire import Message
 
 LOAD_MAX: Final = 10_000
@@ -54,6 +56,8 @@ class Heartbeats:
         self._load = load
         self._interval = interval
         self._silence = silence
+        # When the heartbeats that are not answered yet went out.
+        self._unanswered: dict[PeerLink, deque[float]] = {}
         self._beat = LoopingCall(self._send)
         self._beat.clock = clock
 
@@ -70,15 +74,27 @@ class Heartbeats:
         message = Heartbeat(self._membership.identity.node_id, int(self._wall() * 1e9), self._load())
         now = self._clock.seconds()
         for link in self._membership.links():
+            # Any traffic counts as life; yet a peer that owes an answer for very long has lost count, and never catches up.
+            unanswered = self._unanswered.setdefault(link, deque())
             if now - link.last_heard > self._silence:
-                link.lose(f"nothing was heard for {self._silence:g} seconds")
+                _cut(link, f"nothing was heard for {self._silence:g} seconds")
+            elif unanswered and now - unanswered[0] > ANSWER_SILENCE_SECONDS:
+                _cut(link, f"a heartbeat was not answered for {ANSWER_SILENCE_SECONDS:g} seconds")
             else:
-                link.request(message).addCallbacks(_heard, _unanswered)
+                unanswered.append(now)
+                link.request(message).addCallbacks(self._heard, self._lost, callbackArgs=(link,), errbackArgs=(link,))
+
+    def _heard(self, answer: Message, link: PeerLink) -> None:
+        unanswered = self._unanswered.get(link)
+        if unanswered:
+            unanswered.popleft()
+
+    def _lost(self, failure: Any, link: PeerLink) -> None:
+        failure.trap(LinkLostError)
+        self._unanswered.pop(link, None)
 
 
-def _heard(answer: Message) -> None:
-    """Any traffic counts as life; the answer is part of it."""
-
-
-def _unanswered(failure: Any) -> None:
-    failure.trap(LinkLostError)
+def _cut(link: PeerLink, reason: str) -> None:
+    """Close a link at once: what is queued would keep a half-open connection alive."""
+    link.lose(reason)
+    link.transport.abortConnection()

@@ -6,16 +6,15 @@ links between the same nodes settle to one: the higher boot number stays, then t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import xxhash
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from hypercache.cluster.joining import Joining, request_to_join
 from hypercache.errors import ConfigurationError
-from hypercache.limits import MAX_NODES_COUNT, VNODES_COUNT
+from hypercache.limits import INCUMBENT_SILENCE_SECONDS, MAX_NODES_COUNT, VNODES_COUNT
 from hypercache.net.addresses import format_address, parse_address
 from hypercache.wire import Capability, ErrorCode, NodeType, Status
 from hypercache.wire.header import BASE_VERSION, HIGHEST_VERSION
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from hypercache.wire import Message
 
 _log = Logger()
-_TEND_SECONDS: Final = 0.1
+_UNSPECIFIED: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what a peer may say of itself, not bound
 CAPABILITIES: Final = Capability.STAMPS
 
 
@@ -54,12 +53,22 @@ class Member(msgspec.Struct):
         address: where its cluster port is reached; empty where it cannot be dialled.
         node_type: its role.
         link: the link to it, None while there is none.
+        extended: it has said Hello: it is no base peer, and is never taken for one.
     """
 
     node_id: int
     address: str
     node_type: int
     link: PeerLink | None = None
+    extended: bool = False
+
+
+class Upward(Protocol):
+    """Who is told of the links of members."""
+
+    def __call__(self, link: PeerLink, greeting: Hello | HelloReply | None = None) -> None:
+        """Take a link and what the peer said about itself; None of a base peer."""
+        ...
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
@@ -92,7 +101,8 @@ class Membership:
 
     Attributes:
         version: grows with each change of the members.
-        link_up, link_down: called with the link of a member.
+        link_up, link_down: called with the link of a member, at first with its greeting too.
+        expects_members: called at the start where members may hold what this node does not know of.
     """
 
     def __init__(
@@ -110,20 +120,17 @@ class Membership:
         self.identity = identity
         self.facts = facts
         self.version = 1
-        self.link_up: Callable[[PeerLink], None] = _nobody
+        self.link_up: Upward = _nobody
         self.link_down: Callable[[PeerLink], None] = _nobody
+        self.expects_members: Callable[[], None] = _nothing
         self._members: dict[int, Member] = {}
-        self._seeds = {format_address(*parse_address(address)): 0 for address in join}
-        self._dialer = dialer
-        self._dialing: set[str] = set()
+        self._greetings: dict[PeerLink, Hello | HelloReply] = {}
+        self._joining = Joining(self, join, dialer=dialer, clock=clock)
         self._clock = clock
         self._rng = rng
         self._wall = wall
         self._max_nodes = max_nodes
-        self._stopped = False
-        self._tending = LoopingCall(self._tend)
-        self._tending.clock = clock
-        if not identity.cluster_id and not self._seeds:
+        if not identity.cluster_id and not self._joining.seeds:
             # Only a node that was told to join nobody founds a cluster (consistency.md, rule 13).
             identity.adopt_cluster(rng.randrange(1, 1 << 64))
             _log.info("founded cluster {id}", id=identity.cluster_id)
@@ -132,13 +139,13 @@ class Membership:
 
     def start(self) -> None:
         """Begin to dial."""
-        self._tending.start(_TEND_SECONDS)
+        if self.identity.clustered or self._joining.seeds:
+            self.expects_members()
+        self._joining.start()
 
     def stop(self) -> None:
         """Dial nobody any more, and tell the members that this node goes."""
-        self._stopped = True
-        if self._tending.running:
-            self._tending.stop()
+        self._joining.stop()
         for member in self._members.values():
             if member.link is not None:
                 if member.link.extended:
@@ -155,9 +162,13 @@ class Membership:
         return [member.link for member in self._members.values() if member.link is not None]
 
     def identified(self, address: str, node_id: int) -> None:
-        """Learn which node is behind an address that this one was told to join."""
-        if address in self._seeds:
-            self._seeds[address] = node_id
+        """Learn which node is behind an address."""
+        self._joining.identified(address, node_id)
+
+    def knows_hello(self, address: str) -> bool:
+        """Say whether the node behind an address has said Hello before, and so is no base peer."""
+        node_id = self._joining.seeds.get(address, 0)
+        return any(each.extended and (each.address == address or each.node_id == node_id) for each in self._members.values())
 
     # What this node says
 
@@ -181,6 +192,19 @@ class Membership:
             cluster_address=self.facts.cluster_address,
         )
 
+    def greet(self, link: PeerLink) -> Deferred[Message]:
+        """Send Hello over a link that was dialled."""
+        link.accept_extended()
+        return link.request(self.hello(Hello))
+
+    def join_request(self) -> NodeJoinRequest:
+        """Return this node's wish to be a member."""
+        return request_to_join(self.identity.node_id, self.facts.cluster_address, CAPABILITIES)
+
+    def stand_in_id(self, address: str) -> int:
+        """Return an id for a base peer, which cannot say its own: the same at every node that dials the address."""
+        return xxhash.xxh64_intdigest(address.encode()) or 1
+
     def ring(self) -> HashRingUpdate:
         """Return the members as a hash ring, this node included."""
         own = self.facts.cluster_address
@@ -194,6 +218,8 @@ class Membership:
         """Take a peer's greeting; return why the link must not stay, or None."""
         if hello.node_id == self.identity.node_id:
             return "this is the node itself"
+        if link.extended or link.member:
+            return "it has said already who it is"
         own = self.identity.cluster_id
         if hello.cluster_id and own and hello.cluster_id != own:
             return f"it belongs to cluster {hello.cluster_id}, this node to {own}"
@@ -204,66 +230,97 @@ class Membership:
         incumbent = self._members.get(hello.node_id)
         if incumbent is not None and incumbent.link is not None and incumbent.link is not link:
             if not self._replaces(link, incumbent.link):
-                return "there is a link to that node already"
+                return _DUPLICATE
             self._release(incumbent)
+        self._greetings[link] = hello
+        link.when_lost().addCallback(lambda _: self._greetings.pop(link, None))
         return None
 
     def join_requested(self, link: PeerLink, request: NodeJoinRequest) -> NodeJoinResponse:
         """Take a node's wish to be a member; the members hear of it where that is granted."""
-        if link.node_id and request.node_id != link.node_id:
-            return NodeJoinResponse(Status.ERROR, ErrorCode.NOT_AUTHORIZED, 0)
-        if request.node_id in (0, self.identity.node_id):
+        node_id = request.node_id
+        known = self._members.get(node_id)
+        if node_id in (0, self.identity.node_id) or (link.node_id and node_id != link.node_id):
             return NodeJoinResponse(Status.ERROR, ErrorCode.NOT_AUTHORIZED, 0)
         if not self.identity.cluster_id:
             return NodeJoinResponse(Status.RETRY_LATER, 0, 0)
-        if request.node_id not in self._members and len(self._members) + 1 >= self._max_nodes:
+        if not link.extended:
+            if request.capabilities & Capability.STAMPS:
+                # One of our own that took a slow answer for none: without stamps it would lose the order of writes.
+                return NodeJoinResponse(Status.RETRY_LATER, 0, 0)
+            if known is not None and known.extended:
+                return NodeJoinResponse(Status.ERROR, ErrorCode.NOT_AUTHORIZED, 0)
+        if known is None and len(self._members) + 1 >= self._max_nodes:
             return NodeJoinResponse(Status.ERROR, ErrorCode.CLUSTER_FULL, 0)
-        link.node_id = request.node_id
-        address = format_address(request.host, request.port) if request.host and request.port else ""
+        link.node_id = node_id
+        host = _host_of(link) if request.host in _UNSPECIFIED else request.host
+        address = _dialable(format_address(host, request.port)) if request.port else ""
         # After the answer, so that the joiner knows it is a member before it hears more.
-        self._clock.callLater(0, self._admit, link, address, request.node_type)
+        self._clock.callLater(0, self.admit, link, address, request.node_type)
         return NodeJoinResponse(Status.SUCCESS, 0, self.identity.cluster_id)
 
     def ring_updated(self, link: PeerLink, update: HashRingUpdate) -> None:
-        """Learn members from a member."""
+        """Learn members from a member; of a node that is linked, this one knows better."""
         if not link.member:
             return
         for node in update.nodes:
-            if node.node_id in (0, self.identity.node_id) or len(self._members) + 1 >= self._max_nodes:
-                continue
             known = self._members.get(node.node_id)
+            address = _dialable(node.host)
             if known is None:
-                self._members[node.node_id] = Member(node.node_id, _dialable(node.host), NodeType.CACHE)
+                if node.node_id not in (0, self.identity.node_id) and len(self._members) + 1 < self._max_nodes:
+                    self._members[node.node_id] = Member(node.node_id, address, NodeType.CACHE)
+                    self.version += 1
+            elif known.link is None and address and known.address != address:
+                known.address = address
                 self.version += 1
-            elif not known.address:
-                known.address = _dialable(node.host)
 
-    # Inside
+    def admit(self, link: PeerLink, address: str, node_type: int) -> None:
+        """Make the peer of a link a member.
 
-    def _admit(self, link: PeerLink, address: str, node_type: int) -> None:
-        """Make the peer of a link a member."""
+        Args:
+            link: the link; its `node_id` is known.
+            address: where the peer is reached; what it says in Hello outranks that.
+            node_type: its role.
+        """
         if not link.connected_now:
             return
+        greeting = self._greetings.get(link)
+        if greeting is not None and link.dialled:
+            address = _dialable(greeting.cluster_address) or address
+        version = self.version
         member = self._members.get(link.node_id)
         if member is None:
             member = self._members[link.node_id] = Member(link.node_id, address, node_type)
             self.version += 1
-        elif member.link is not None and member.link is not link:
-            if not self._replaces(link, member.link):
-                link.lose("there is a link to that node already")
-                return
-            self._release(member)
-        if address and member.address != address:
+        elif address and member.address != address:
             member.address = address
             self.version += 1
+        if member.link is link:
+            return
+        if member.link is not None:
+            if not self._replaces(link, member.link):
+                link.lose(_DUPLICATE)
+                return
+            self._release(member)
+        self._remember_members()
         member.link = link
+        member.extended = member.extended or link.extended
         link.member = True
         link.when_lost().addCallback(self._lost, member, link)
         _log.info("node {id} at {address} is linked", id=link.node_id, address=link.address)
         update = self.ring()
-        for each in self.links():
+        for each in self.links() if self.version != version else [link]:
             each.send(update)
-        self.link_up(link)
+        self.link_up(link, greeting)
+
+    # Inside
+
+    def _remember_members(self) -> None:
+        if not self.identity.clustered:
+            try:
+                self.identity.note_members()
+            except ConfigurationError as error:
+                _log.error("{reason}", reason=str(error))
 
     def _lost(self, _: object, member: Member, link: PeerLink) -> None:
         if member.link is link:
@@ -275,82 +332,29 @@ class Membership:
         """Let go of a link that another one replaces."""
         link, member.link = member.link, None
         assert link is not None
+        link.member = False
         self.link_down(link)
         link.lose("another link to that node replaces it")
+        if self._is_silent(link):
+            link.transport.abortConnection()
 
     def _replaces(self, link: PeerLink, incumbent: PeerLink) -> bool:
         """Say which of two links to the same node stays; both nodes come to the same answer."""
         if link.boot != incumbent.boot:
             return link.boot > incumbent.boot
-        if link.dialled == incumbent.dialled:
-            # The same side dialled twice: it has lost the first.
+        if self._is_silent(incumbent) or link.dialled == incumbent.dialled:
+            # The incumbent is dead, or the same side dialled twice: it has lost the first.
             return True
         smaller_is_own = self.identity.node_id < link.node_id
         return link.dialled == smaller_is_own
 
-    def _tend(self) -> None:
-        """Dial whoever should be linked and is not."""
-        linked = {member.node_id for member in self._members.values() if member.link is not None}
-        wanted = {address for address, node_id in self._seeds.items() if node_id not in (*linked, self.identity.node_id)}
-        wanted |= {member.address for member in self._members.values() if member.link is None and member.address}
-        for address in wanted - self._dialing:
-            if self._dialer.is_due(address):
-                self._dialing.add(address)
-                self._dialer.dial(address, self).addBoth(self._dialled, address)
-
-    def _dialled(self, result: Any, address: str) -> None:
-        """Take what became of a dial: the link, greeted where the peer knows Hello, or a failure."""
-        if isinstance(result, Failure):
-            self._dialing.discard(address)
-            return
-        if self._stopped:
-            result.lose("this node shuts down")
-            return
-        host, port = parse_address(self.facts.cluster_address)
-        request = NodeJoinRequest(self.identity.node_id, port, NodeType.CACHE, CAPABILITIES, host)
-        result.request(request).addCallbacks(
-            self._join_answered, self._join_failed, callbackArgs=(result, address), errbackArgs=(address,)
-        )
-
-    def _join_failed(self, failure: Any, address: str) -> None:
-        self._dialing.discard(address)
-        self._dialer.put_off(address)
-
-    def _join_answered(self, answer: Message, link: PeerLink, address: str) -> None:
-        self._dialing.discard(address)
-        if isinstance(answer, NodeJoinResponse) and answer.status == Status.SUCCESS:
-            own = self.identity.cluster_id
-            if own and answer.cluster_id != own and link.extended:
-                self._refuse(link, address, f"it belongs to cluster {answer.cluster_id}, this node to {own}")
-                return
-            if not own:
-                self.identity.adopt_cluster(answer.cluster_id)
-                _log.info("joined cluster {id} at {address}", id=answer.cluster_id, address=address)
-            if not link.node_id:
-                # A base peer has no Hello to say who it is: its address stands for it.
-                link.node_id = node_hash(hash_of_address(address)) or 1
-                self.identified(address, link.node_id)
-            self._dialer.succeeded(address)
-            self._admit(link, address, NodeType.CACHE)
-        elif isinstance(answer, NodeJoinResponse) and answer.status == Status.RETRY_LATER:
-            self._refuse(link, address, "it belongs to no cluster yet; a node that is to found one starts without --join")
-        else:
-            self._refuse(link, address, f"it refused: {answer}")
-
-    def _refuse(self, link: PeerLink, address: str, reason: str) -> None:
-        _log.error("cannot join {address}: {reason}", address=address, reason=reason)
-        self._dialer.put_off(address)
-        link.lose(reason)
-
-    def greet(self, link: PeerLink) -> Deferred[Message]:
-        """Send Hello over a link that was dialled."""
-        link.accept_extended()
-        return link.request(self.hello(Hello))
+    def _is_silent(self, link: PeerLink) -> bool:
+        """Say whether a link has answered no heartbeat for so long that it loses against another."""
+        silent: bool = self._clock.seconds() - link.last_heard > INCUMBENT_SILENCE_SECONDS
+        return silent
 
 
-def hash_of_address(address: str) -> int:
-    """Return a number of 64 bits that stands for an address."""
-    return xxhash.xxh64_intdigest(address.encode())
+_DUPLICATE: Final = "there is a link to that node already"
 
 
 def _dialable(host: str) -> str:
@@ -360,5 +364,17 @@ def _dialable(host: str) -> str:
         return ""
 
 
-def _nobody(link: PeerLink) -> None:
+def _host_of(link: PeerLink) -> str:
+    """Return the host that a link comes from."""
+    try:
+        return parse_address(link.address)[0]
+    except ConfigurationError:
+        return ""
+
+
+def _nobody(link: PeerLink, greeting: Hello | HelloReply | None = None) -> None:
     """Nobody wants to know of links yet."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

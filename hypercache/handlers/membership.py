@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from hypercache.handlers.sender import impostor
 from hypercache.interfaces import IMessageHandler
 from hypercache.wire.messages import Goodbye, HashRingQuery, HashRingUpdate, Hello, HelloReply, NodeJoinRequest
 
 if TYPE_CHECKING:
     from hypercache.cluster.membership import Membership
     from hypercache.net.peer import PeerContext
-    from hypercache.wire.messages import NodeJoinResponse
+    from hypercache.wire.messages import GenericError, NodeJoinResponse
 
 _log = Logger()
 
@@ -65,8 +66,11 @@ class JoinHandler(_OfMembership):
 
     message_type = NodeJoinRequest.TYPE
 
-    def handle(self, context: PeerContext, message: NodeJoinRequest) -> NodeJoinResponse:
+    def handle(self, context: PeerContext, message: NodeJoinRequest) -> NodeJoinResponse | GenericError | None:
         """Return whether the node is a member now."""
+        refusal = impostor(context.link, message.node_id)
+        if refusal is not None:
+            return refusal
         return self._membership.join_requested(context.link, message)
 
 
@@ -76,9 +80,9 @@ class RingQueryHandler(_OfMembership):
 
     message_type = HashRingQuery.TYPE
 
-    def handle(self, context: PeerContext, message: HashRingQuery) -> HashRingUpdate:
+    def handle(self, context: PeerContext, message: HashRingQuery) -> HashRingUpdate | GenericError:
         """Return the ring."""
-        return self._membership.ring()
+        return impostor(context.link, message.node_id) or self._membership.ring()
 
 
 @implementer(IMessageHandler)

@@ -152,7 +152,7 @@ class LeanReactor:
             except Exception as error:  # noqa: BLE001 - one connection's fault must not end the others
                 _log.failure("a connection failed")
                 why = error
-            if why and sockets.get(number) is each:
+            if why:
                 self._disconnect(each, why)
 
     def _disconnect(self, each: Any, why: Exception) -> None:

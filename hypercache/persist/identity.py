@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -19,10 +19,14 @@ _LOCK_NAME: Final = "lock"
 _UINT64_MAX: Final = (1 << 64) - 1
 
 
+_Id = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    node_id: int
-    boot: int
-    cluster_id: int
+    node_id: _Id
+    boot: _Id
+    cluster_id: Annotated[int, msgspec.Meta(ge=0)]
+    clustered: bool = False
 
 
 class Identity:
@@ -36,6 +40,7 @@ class Identity:
         node_id: given once, never 0.
         boot: one more at each start.
         cluster_id: 0 while the node belongs to no cluster.
+        clustered: whether the cluster has ever had another member.
         is_new: whether the directory was empty of an identity.
 
     Raises:
@@ -56,12 +61,21 @@ class Identity:
             raise ConfigurationError(
                 f"the data directory {directory} is in use by another node; give this one its own with --data-dir"
             ) from None
-        stored = self._read()
+        try:
+            stored = self._read()
+        except ConfigurationError:
+            self._lock.close()
+            raise
         self.is_new = stored is None
         self.node_id = stored.node_id if stored else rng.randrange(1, _UINT64_MAX)
         self.boot = stored.boot + 1 if stored else 1
         self.cluster_id = stored.cluster_id if stored else 0
-        self._write()
+        self.clustered = stored.clustered if stored else False
+        try:
+            self._write()
+        except ConfigurationError:
+            self._lock.close()
+            raise
 
     def adopt_cluster(self, cluster_id: int) -> None:
         """Belong to a cluster from now on, durably.
@@ -70,6 +84,15 @@ class Identity:
             ConfigurationError: it cannot be written.
         """
         self.cluster_id = cluster_id
+        self._write()
+
+    def note_members(self) -> None:
+        """Know from now on that the cluster has other members, durably.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        self.clustered = True
         self._write()
 
     def close(self) -> None:
@@ -92,7 +115,7 @@ class Identity:
 
     def _write(self) -> None:
         # Beside and renamed, both durable, so that a crash leaves the old or the new one, whole.
-        data = msgspec.json.encode(_Stored(self.node_id, self.boot, self.cluster_id))
+        data = msgspec.json.encode(_Stored(self.node_id, self.boot, self.cluster_id, self.clustered))
         beside = self._path.with_suffix(".new")
         try:
             with beside.open("wb") as file:

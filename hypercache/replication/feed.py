@@ -7,23 +7,35 @@ and reordered messages do no harm, and a full copy may run beside new writes.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from hypercache.limits import HEADER_BYTES, REPLICATION_OUTBOX_MAX_COUNT, REPLICATION_WINDOW_BYTES, REPLICATION_WINDOW_COUNT
-from hypercache.replication.outbox import Outbox
+from hypercache.limits import (
+    HEADER_BYTES,
+    REPLICATION_OUTBOX_MAX_COUNT,
+    REPLICATION_PUT_OFF_MAX_COUNT,
+    REPLICATION_RETRY_FIRST_MS,
+    REPLICATION_RETRY_MAX_MS,
+    REPLICATION_SLICE_COUNT,
+    REPLICATION_WINDOW_BYTES,
+    REPLICATION_WINDOW_COUNT,
+)
+from hypercache.replication.outbox import COPIED, Change, Outbox
 from hypercache.replication.stamps import milliseconds_of
-from hypercache.wire import Extension, Message, More, Operation, Status, encode_extended
+from hypercache.wire import ErrorCode, Extension, Message, More, Operation, Status, encode_extended
 from hypercache.wire.extension import stamped_frame
-from hypercache.wire.messages import ReplicateData, ReplicateResponse
+from hypercache.wire.messages import GenericError, ReplicateData, ReplicateResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
 _NS_PER_MS: Final = 1_000_000
-_RETRY_MS: Final = 200
+_TTL_MAX_NS: Final = (1 << 64) - 1
 _FIXED_BYTES: Final = 18 + 17 + 64
+_COPY_TURN: Final = 8
+_RETRYABLE: Final = frozenset((ErrorCode.RATE_LIMITED, ErrorCode.NOT_LEADER, ErrorCode.STALE_RING, ErrorCode.SHUTTING_DOWN))
 FLUSH_COMMAND: Final = b"*1\r\n$7\r\nFLUSHDB\r\n"
 
 
@@ -72,6 +84,7 @@ class _Sent(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     operation: int
     size: int
+    change: Change
 
 
 class Feed:
@@ -85,9 +98,11 @@ class Feed:
         outbox_max: how many keys may wait.
 
     Attributes:
+        outbox: the keys that wait.
         copies: full copies begun.
         refused: messages that the peer answered with an error.
-        oversized: records left out because no frame that the peer takes can hold them.
+        oversized: records that no frame that the peer takes can hold; it is told to delete the key instead.
+        left_behind: flushes of which a base peer, which gets a deletion a key, could not be told every key.
     """
 
     def __init__(
@@ -104,6 +119,7 @@ class Feed:
         self.copies = 0
         self.refused = 0
         self.oversized = 0
+        self.left_behind = 0
         self._max_frame = max_frame
         self._window_count = window_count
         self._window_bytes = window_bytes
@@ -112,19 +128,25 @@ class Feed:
         self._copy: deque[tuple[str, int]] = deque()
         self._copy_keys: deque[bytes] = deque()
         self._copy_store = ""
-        self._flushes: deque[str] = deque()
-        self._later: deque[tuple[int, str, bytes]] = deque()
         self._copy_wanted = False
+        self._floors: dict[str, None] = {}
+        # Deletions for a base peer after a flush: apart from the outbox, since no full copy makes good for them.
+        self._emptied = Outbox(outbox_max)
+        self._put_off: dict[tuple[str, bytes], Change] = {}
+        self._floors_put_off: dict[str, None] = {}
+        self._retry_at_ms = 0
+        self._retry_delay_ms = REPLICATION_RETRY_FIRST_MS
 
     @property
     def is_level(self) -> bool:
         """Whether everything was sent and answered."""
-        return not (self._window or self.has_work or self._later)
+        return not (self._window or self._has_changes or self._has_copy or self.retry_at_ms)
 
     @property
-    def has_work(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self.outbox or self._copy_keys or self._copy or self._flushes or self._copy_wanted)
+    def can_produce(self) -> bool:
+        """Whether `produce` would get on now: something waits, and the window is open."""
+        # While many records are put off (the peer is full, say), a full copy waits: it would only be refused too.
+        return self._is_open and (self._has_changes or (self._has_copy and len(self._put_off) < REPLICATION_PUT_OFF_MAX_COUNT))
 
     @property
     def unanswered(self) -> int:
@@ -133,62 +155,118 @@ class Feed:
 
     @property
     def retry_at_ms(self) -> int:
-        """When the next message that the peer put off is due, Unix milliseconds; 0 for none."""
-        return self._later[0][0] if self._later else 0
+        """When what the peer put off is sent again, Unix milliseconds; 0 for never."""
+        return self._retry_at_ms if self._put_off or self._floors_put_off else 0
+
+    def limit_frame(self, max_frame: int) -> None:
+        """Send no longer payload than the peer says that it takes, in bytes."""
+        self._max_frame = min(self._max_frame, max_frame)
 
     def start_copy(self) -> None:
         """Have the peer sent everything there is."""
         self._copy_wanted = True
 
-    def changed(self, store: str, dirty: Mapping[bytes, int]) -> None:
+    def changed(self, store: str, whole: Mapping[bytes, Change], deadlines: Mapping[bytes, Change] | None = None) -> None:
         """Have the peer hear of changed keys; too many of them make it a full copy."""
-        if not self.outbox.add(store, dirty):
+        if not self.outbox.add(store, whole, deadlines):
             self._copy_wanted = True
 
-    def flushed(self, store: str, keys: Iterable[bytes]) -> None:
-        """Have the peer hear that a store was emptied of ``keys``: by its floor, or, a base peer, by one deletion a key."""
+    def flushed(self, store: str, keys: Iterator[bytes], change: Change) -> None:
+        """Have the peer hear that a store was emptied of ``keys``: by its floor, or, a base peer, by one deletion a key.
+
+        Of these there are at most as many as an outbox holds; a base peer keeps the rest until it is overwritten or expires.
+        """
         self.outbox.forget_store(store)
         if self.extended:
-            self._flushes.append(store)
-        else:
-            self.outbox.add_unbounded(store, keys)
+            self._floors[store] = None
+            return
+        room = self._emptied.limit - len(self._emptied)
+        self._emptied.add(store, dict.fromkeys(islice(keys, room), change))
+        if next(keys, None) is not None:
+            self.left_behind += 1
 
     def produce(self, stores: Mapping[str, SourceStore], now_ms: int) -> tuple[bytes, int]:
-        """Return the frames that the window has room for, joined, and how many they are."""
-        while self._later and self._later[0][0] <= now_ms:
-            _, name, key = self._later.popleft()
-            self.changed(name, {key: 0})
-        if self._copy_wanted:
+        """Return the next frames, joined, and how many they are; a bounded piece of work, so ask again while `can_produce`."""
+        if self.retry_at_ms and self._retry_at_ms <= now_ms:
+            self._release()
+        if self._copy_wanted and len(self._put_off) < REPLICATION_PUT_OFF_MAX_COUNT:
             self._begin_copy(stores)
         frames: list[bytes] = []
-        while len(self._window) < self._window_count and self._unanswered_bytes < self._window_bytes:
-            if self._flushes:
-                self._add_floor(stores[self._flushes.popleft()], frames)
+        for turn in range(REPLICATION_SLICE_COUNT):
+            if not self._is_open:
+                break
+            # Changes go first, yet a full copy gets on however many there are.
+            if turn % _COPY_TURN == _COPY_TURN - 1 and self._add_copied(stores, now_ms, frames):
                 continue
-            taken = self.outbox.pop()
+            if self._floors:
+                self._add_floor(stores[self._floors.popitem()[0]], frames)
+                continue
+            taken = self.outbox.pop() or self._emptied.pop()
             if taken is not None:
-                name, key, follows = taken
-                self._add(stores[name], key, follows, now_ms, frames, is_change=True)
+                name, key, change = taken
+                self._add(stores[name], key, change, now_ms, frames)
             elif not self._add_copied(stores, now_ms, frames):
                 break
         return b"".join(frames), len(frames)
 
+    def acknowledged(self) -> None:
+        """Take the peer's success at the oldest unanswered message."""
+        self._unanswered_bytes -= self._window.popleft().size
+        if not (self._window or self._put_off):
+            self._retry_delay_ms = REPLICATION_RETRY_FIRST_MS
+
     def answered(self, answer: Message | None, now_ms: int) -> None:
         """Take the answer to the oldest unanswered message; None where the link was lost."""
+        if isinstance(answer, ReplicateResponse) and answer.status == Status.SUCCESS:
+            self.acknowledged()
+            return
         sent = self._window.popleft()
         self._unanswered_bytes -= sent.size
         if answer is None:
             return
-        if not isinstance(answer, ReplicateResponse):
+        if sent.operation == Operation.EXPIRE:
+            # Most likely the peer does not hold the record that the change follows: it gets the whole.
+            self.changed(sent.store, {sent.key: Change(0, sent.change.stamp, sent.change.floor)})
+        elif _is_retryable(answer):
+            self._put_off_sent(sent, now_ms)
+        else:
             self.refused += 1
-        elif answer.status == Status.RETRY_LATER:
-            if sent.operation == Operation.EXPIRE:
-                # The peer does not hold the record that the change follows: it gets the whole.
-                self.changed(sent.store, {sent.key: 0})
-            elif sent.operation != Operation.APPLY:
-                self._later.append((now_ms + _RETRY_MS, sent.store, sent.key))
-        elif answer.status != Status.SUCCESS:
-            self.refused += 1
+
+    # What waits
+
+    @property
+    def _is_open(self) -> bool:
+        return len(self._window) < self._window_count and self._unanswered_bytes < self._window_bytes
+
+    @property
+    def _has_changes(self) -> bool:
+        return bool(self.outbox or self._floors or self._emptied)
+
+    @property
+    def _has_copy(self) -> bool:
+        return bool(self._copy_wanted or self._copy_keys or self._copy)
+
+    def _put_off_sent(self, sent: _Sent, now_ms: int) -> None:
+        if not self.retry_at_ms:
+            self._retry_at_ms = now_ms + self._retry_delay_ms
+            self._retry_delay_ms = min(2 * self._retry_delay_ms, REPLICATION_RETRY_MAX_MS)
+        if sent.operation == Operation.APPLY:
+            self._floors_put_off[sent.store] = None
+            return
+        self._put_off[sent.store, sent.key] = sent.change
+        if len(self._put_off) > self.outbox.limit:
+            self._put_off.clear()
+            self._copy_wanted = True
+
+    def _release(self) -> None:
+        """Send again what the peer put off."""
+        put_off, self._put_off = self._put_off, {}
+        self._floors.update(self._floors_put_off)
+        self._floors_put_off.clear()
+        for (name, key), change in put_off.items():
+            self.changed(name, {key: change})
+
+    # Messages
 
     def _begin_copy(self, stores: Mapping[str, SourceStore]) -> None:
         self._copy_wanted = False
@@ -196,38 +274,46 @@ class Feed:
         self._copy_keys.clear()
         self._copy = deque((name, 0) for name in stores)
         if self.extended:
-            self._flushes.extend(name for name, store in stores.items() if store.floor and name not in self._flushes)
+            self._floors.update(dict.fromkeys(name for name, store in stores.items() if store.floor))
 
     def _add_copied(self, stores: Mapping[str, SourceStore], now_ms: int, frames: list[bytes]) -> bool:
-        """Add the next key of a running copy; False where there is none."""
-        while not self._copy_keys:
-            if not self._copy:
-                return False
-            name, cursor = self._copy.popleft()
-            cursor, keys = stores[name].copy_scan(cursor)
-            self._copy_keys.extend(keys)
-            self._copy_store = name
-            if cursor:
-                self._copy.appendleft((name, cursor))
-        self._add(stores[self._copy_store], self._copy_keys.popleft(), 0, now_ms, frames, is_change=False)
+        """Add the next key of a running copy, or look for one; False where the copy is done or must wait."""
+        if len(self._put_off) >= REPLICATION_PUT_OFF_MAX_COUNT:
+            return False
+        if self._copy_keys:
+            self._add(stores[self._copy_store], self._copy_keys.popleft(), COPIED, now_ms, frames)
+            return True
+        if not self._copy:
+            return False
+        name, cursor = self._copy.popleft()
+        cursor, keys = stores[name].copy_scan(cursor)
+        self._copy_keys.extend(keys)
+        self._copy_store = name
+        if cursor:
+            self._copy.appendleft((name, cursor))
         return True
 
     def _add_floor(self, store: SourceStore, frames: list[bytes]) -> None:
         message = ReplicateData(Operation.APPLY, 0, store.name, b"", FLUSH_COMMAND)
-        self._send(message, stamped_frame(message.TYPE, store.floor, message.encode_payload()), frames)
+        self._send(message, stamped_frame(message.TYPE, store.floor, message.encode_payload()), COPIED, frames)
 
-    def _add(self, store: SourceStore, key: bytes, follows: int, now_ms: int, frames: list[bytes], *, is_change: bool) -> None:
+    def _add(self, store: SourceStore, key: bytes, change: Change, now_ms: int, frames: list[bytes]) -> None:
         record = store.record(key)
         if record is None:
-            self._add_deletion(store, key, frames, is_change=is_change)
+            self._add_deletion(store, key, change, frames)
             return
+        stamp = record.stamp
         if len(key) + len(record.value) + len(store.name) * 4 + _FIXED_BYTES > self._max_frame:
+            # Better that the peer has nothing than an old value.
             self.oversized += 1
+            self._add_deletion(store, key, Change(0, stamp, store.floor), frames)
             return
         ttl = 0
         if record.deadline:
-            since = milliseconds_of(record.stamp) if self.extended else now_ms
-            ttl = max(1, record.deadline - since) * _NS_PER_MS
+            since = milliseconds_of(stamp) if self.extended else now_ms
+            ttl = min(max(1, record.deadline - since) * _NS_PER_MS, _TTL_MAX_NS)
+        # A change of deadline stands for the record only where nothing else has changed it since.
+        follows = change.follows if change.stamp == stamp else 0
         if not follows:
             message = ReplicateData(Operation.SET, ttl, store.name, key, record.value)
         else:
@@ -235,22 +321,34 @@ class Feed:
         if not self.extended:
             frame = message.encode_frame()
         elif follows:
-            frame = encode_extended(message, Extension(stamp=record.stamp, more=More(follows=follows)))
+            frame = encode_extended(message, Extension(stamp=stamp, more=More(follows=follows)))
         else:
-            frame = stamped_frame(message.TYPE, record.stamp, message.encode_payload())
-        self._send(message, frame, frames)
+            frame = stamped_frame(message.TYPE, stamp, message.encode_payload())
+        self._send(message, frame, change, frames)
 
-    def _add_deletion(self, store: SourceStore, key: bytes, frames: list[bytes], *, is_change: bool) -> None:
-        """Add the deletion of a key that is gone: under its tombstone; a base peer hears of it only when it just happened."""
-        message = ReplicateData(Operation.DELETE, 0, store.name, key, b"")
+    def _add_deletion(self, store: SourceStore, key: bytes, change: Change, frames: list[bytes]) -> None:
+        """Add the deletion of a key that is gone: under its tombstone, or, where it has none, under the stamp of the change.
+
+        A record may be dropped without a tombstone (it was evicted) before the peer heard of it: the peer must not keep what it
+        had before. A flush since then has told the peer already.
+        """
         stamp = store.tombstone(key)
-        if self.extended and stamp:
-            self._send(message, stamped_frame(message.TYPE, stamp, message.encode_payload()), frames)
-        elif not self.extended and (stamp or is_change):
-            self._send(message, message.encode_frame(), frames)
+        if not stamp and not change.follows and (change.floor == store.floor or not self.extended):
+            stamp = change.stamp
+        if not stamp:
+            return
+        message = ReplicateData(Operation.DELETE, 0, store.name, key, b"")
+        frame = stamped_frame(message.TYPE, stamp, message.encode_payload()) if self.extended else message.encode_frame()
+        self._send(message, frame, change, frames)
 
-    def _send(self, message: ReplicateData, frame: bytes, frames: list[bytes]) -> None:
+    def _send(self, message: ReplicateData, frame: bytes, change: Change, frames: list[bytes]) -> None:
         size = len(frame) - HEADER_BYTES
-        self._window.append(_Sent(message.store, message.key, message.operation, size))
+        self._window.append(_Sent(message.store, message.key, message.operation, size, change))
         self._unanswered_bytes += size
         frames.append(frame)
+
+
+def _is_retryable(answer: Message) -> bool:
+    if isinstance(answer, ReplicateResponse):
+        return answer.status == Status.RETRY_LATER
+    return isinstance(answer, GenericError) and answer.error_code in _RETRYABLE

@@ -14,7 +14,10 @@ NOT_AN_INTEGER: Final = "value is not an integer or out of range"
 SYNTAX_ERROR: Final = "ERR syntax error"
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-_FLOAT: Final = re.compile(rb"[+-]?(?:inf(?:inity)?|0x[0-9a-f]+\.?[0-9a-f]*(?:p[+-]?[0-9]{1,4})?|[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)", re.IGNORECASE)
+_FLOAT: Final = re.compile(
+    rb"[+-]?(?:inf(?:inity)?|0x[0-9a-f]+\.?[0-9a-f]*(?:p[+-]?[0-9]{1,4})?|[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)",
+    re.IGNORECASE,
+)
 _FLOAT_MAX_BYTES: Final = 5 * 1024
 _MANTISSA_BITS: Final = 64
 _LARGEST_EXPONENT: Final = 16384
@@ -57,14 +60,21 @@ def parse_float(argument: bytes) -> Fraction:
         if int(exponent) < 0 or not mantissa.strip(b"+-0."):
             return Fraction(0)
         raise CommandError("ERR value is not a valid float")
-    return long_double(Fraction(text.decode()))
+    return _parsed(Fraction(text.decode()))
 
 
 def _hex_float(text: bytes) -> Fraction:
     mantissa, _, exponent = text.decode().partition("p")
     whole, _, decimals = mantissa.partition(".")
     number = Fraction(int(whole + decimals, 16), 16 ** len(decimals)) * Fraction(2) ** int(exponent or 0)
-    return long_double(number)
+    return _parsed(number)
+
+
+def _parsed(number: Fraction) -> Fraction:
+    try:
+        return long_double(number)
+    except CommandError:
+        raise CommandError("ERR value is not a valid float") from None
 
 
 def long_double(number: Fraction) -> Fraction:

@@ -9,9 +9,9 @@ A *stamp* is one int, ``hlc << 64 | origin``: comparing two compares (hlc, origi
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from sys import getsizeof
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator
 
-SHARDS: Final = 4096
+SHARDS: Final = 2048
 STAMP_STEP: Final = 1 << 64
 TICK_MS: Final = 64
 """The access clock's unit; 32 bits of it last 8.7 years."""
@@ -35,7 +35,10 @@ _SHARD_MASK: Final = SHARDS - 1
 _TICK_SHIFT: Final = 6
 _TICK_MASK: Final = 0xFFFFFFFF
 _ORIGIN_MASK: Final = STAMP_STEP - 1
-_EMPTY_DICT_BYTES: Final = getsizeof({})
+_NOTHING: Final[dict[bytes, Any]] = {}
+"""Stands for every shard that holds nothing, so that a small store stays small; it is never written to."""
+
+_PROBES: Final = 16
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -134,13 +137,13 @@ class Store:
         self.policy = policy
 
     def _clear(self) -> None:
-        self._shards: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
-        self._stamps: list[dict[bytes, int]] = [{} for _ in range(SHARDS)]
-        self._deadlines: list[dict[bytes, int]] = [{} for _ in range(SHARDS)]
+        self._shards: list[dict[bytes, bytes]] = [_NOTHING] * SHARDS
+        self._stamps: list[dict[bytes, int]] = [_NOTHING] * SHARDS
+        self._deadlines: list[dict[bytes, int]] = [_NOTHING] * SHARDS
         self.count = 0
         self.volatile = 0
         self._bytes = 0
-        self._table_bytes = 3 * SHARDS * _EMPTY_DICT_BYTES
+        self._table_bytes = 3 * getsizeof(self._shards)
         self._access = AccessClock()
         self._cells = self._access.cells
         self._mask = self._access.mask
@@ -243,7 +246,7 @@ class Store:
         if value is None:
             return None
         index = hash(key) & _SHARD_MASK
-        tables = getsizeof(self._shards[index]) + getsizeof(self._stamps[index]) - 2 * _EMPTY_DICT_BYTES
+        tables = 2 * getsizeof(self._shards[index])
         expiry = DEADLINE_BYTES if key in self._deadlines[index] else 0
         return self._record_bytes(key, value) + tables // len(self._shards[index]) + expiry
 
@@ -537,7 +540,12 @@ class Store:
     def _insert(self, index: int, key: bytes, value: bytes) -> None:
         """Put a value under a key that is not in its shard."""
         shard = self._shards[index]
-        before = getsizeof(shard)
+        if shard is _NOTHING:
+            shard = self._shards[index] = {}
+            self._stamps[index] = {}
+            before = 0
+        else:
+            before = getsizeof(shard)
         shard[key] = value
         self.count += 1
         # The stamps' table holds the same keys and grows with this one.
@@ -569,12 +577,15 @@ class Store:
     def _put_deadline(self, index: int, key: bytes, deadline: int) -> None:
         deadlines = self._deadlines[index]
         if not deadline:
-            if deadlines.pop(key, None) is not None:
-                self.volatile -= 1
-                self._bytes -= DEADLINE_BYTES
+            if key in deadlines:
+                self._remove_deadline(index, key)
             return
         if key not in deadlines:
-            before = getsizeof(deadlines)
+            if deadlines is _NOTHING:
+                deadlines = self._deadlines[index] = {}
+                before = 0
+            else:
+                before = getsizeof(deadlines)
             deadlines[key] = deadline
             self._table_bytes += getsizeof(deadlines) - before
             self._bytes += DEADLINE_BYTES
@@ -583,18 +594,29 @@ class Store:
             deadlines[key] = deadline
 
     def _remove(self, index: int, key: bytes) -> None:
-        value = self._shards[index].pop(key)
+        shard = self._shards[index]
+        value = shard.pop(key)
         del self._stamps[index][key]
         self.count -= 1
         self._bytes -= self._record_bytes(key, value)
-        if self.volatile and self._deadlines[index].pop(key, None) is not None:
-            self.volatile -= 1
-            self._bytes -= DEADLINE_BYTES
+        if not shard:
+            self._table_bytes -= 2 * getsizeof(shard)
+            self._shards[index] = self._stamps[index] = _NOTHING
+        if self.volatile and key in self._deadlines[index]:
+            self._remove_deadline(index, key)
+
+    def _remove_deadline(self, index: int, key: bytes) -> None:
+        deadlines = self._deadlines[index]
+        del deadlines[key]
+        self.volatile -= 1
+        self._bytes -= DEADLINE_BYTES
+        if not deadlines:
+            self._table_bytes -= getsizeof(deadlines)
+            self._deadlines[index] = _NOTHING
 
     def _empty(self) -> None:
-        self._graveyard += self._shards
-        self._graveyard += self._stamps
-        self._graveyard += self._deadlines
+        for shards in (self._shards, self._stamps, self._deadlines):
+            self._graveyard += [shard for shard in shards if shard is not _NOTHING]
         self._tombstones.clear()
         self._clear()
 
@@ -635,13 +657,13 @@ class Store:
         shards: list[dict[bytes, bytes]] | list[dict[bytes, int]] = self._deadlines if volatile_only else self._shards
         if not (self.volatile if volatile_only else self.count):
             return []
+        return [self._sample_one(shards) for _ in range(count)]
+
+    def _sample_one(self, shards: list[dict[bytes, bytes]] | list[dict[bytes, int]]) -> bytes:
         rng = self._rng
-        sample: list[bytes] = []
-        while len(sample) < count:
-            index = rng.randrange(SHARDS)
-            # In a sparse store the next shard that holds something stands for its empty neighbours.
-            while not shards[index]:
-                index = (index + 1) & _SHARD_MASK
-            shard = shards[index]
-            sample.append(next(islice(shard, int(rng.random() * len(shard)), None)))
-        return sample
+        for _ in range(_PROBES):
+            shard = shards[int(rng.random() * SHARDS)]
+            if shard:
+                return next(islice(shard, int(rng.random() * len(shard)), None))
+        # A sparse store: count to one of its few keys.
+        return next(islice(chain.from_iterable(shards), int(rng.random() * sum(map(len, shards))), None))
