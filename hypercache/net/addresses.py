@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypercache.errors import ConfigurationError
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port.
+def parse_address(text: str, *, lowest_port: int = 1) -> tuple[str, int]:
+    """Return host and port; to listen, port 0 means any.
 
     Raises:
         ConfigurationError: the text is no address.
@@ -16,7 +16,7 @@ def parse_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not host or not port.isdecimal() or not lowest_port <= int(port) < 65536:
         raise ConfigurationError(f"{text!r} is no address; write HOST:PORT or [IPV6]:PORT")
     return host, int(port)
 

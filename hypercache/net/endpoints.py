@@ -33,7 +33,7 @@ def endpoint_string(setting: str, what: str) -> str | None:
     if kind in ("tcp", "tcp6", "ssl", "unix", "systemd", "tls"):
         return text
     try:
-        host, port = parse_address(text)
+        host, port = parse_address(text, lowest_port=0)
     except ConfigurationError:
         raise ConfigurationError(
             f"{what} = {setting!r} is no place to listen; write a port, HOST:PORT, a Twisted endpoint string such as "

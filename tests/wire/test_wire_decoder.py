@@ -25,7 +25,7 @@ BAD = GOOD[:-1] + b"\1"
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces = []
+    pieces: list[bytes] = []
     at = 0
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)] if sizes else len(data)
