@@ -51,12 +51,10 @@ def pinned(core: int, command: list[str]) -> list[str]:
 @contextlib.contextmanager
 def redis_server() -> Iterator[Server]:
     """Run a redis-server without persistence."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with _running(pinned(SERVER_CORE, command), Path("/dev/null")) as process:
-        _wait(lambda: _answers(port), "redis-server")
+        wait_for(lambda: answers(port), "redis-server")
         yield Server("redis-server", process, port)
 
 
@@ -68,7 +66,7 @@ def node(*options: str) -> Iterator[Server]:
         twistd = str(Path(sys.executable).with_name("twistd"))
         command = [twistd, "-n", "--pidfile=", "hypercache", "node", "--resp", "0", "--listen", "0", "--admin", "off"]
         with _running(pinned(SERVER_CORE, [*command, "--data-dir", f"{directory}/data", *options]), log) as process:
-            _wait(lambda: _READY.search(log.read_text()), "the node")
+            wait_for(lambda: _READY.search(log.read_text()), "the node")
             match = _READY.search(log.read_text())
             assert match
             yield Server("hypercache", process, int(match[1]), int(match[2] or 0))
@@ -85,13 +83,22 @@ def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         process.wait()
 
 
-def _answers(port: int) -> bool:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Say whether somebody listens on a port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
 
 
-def _wait(condition: object, what: str) -> None:
+def wait_for(condition: object, what: str) -> None:
+    """Wait until a condition is true; end the run where that takes too long."""
     assert callable(condition)
     deadline = time.monotonic() + 20
     while not condition():

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from hypercache.interfaces import IReplicator
 from hypercache.limits import CLOCK_SKEW_MAX_SECONDS
 from hypercache.replication.feed import Feed
+from hypercache.replication.journal import take_changes
 from hypercache.replication.outbox import Change
 from hypercache.replication.stamps import ORIGIN_BITS, is_too_far_ahead
 from hypercache.wire import Status
@@ -147,13 +148,10 @@ class CopyReplicator:
     def _drain(self) -> None:
         """Move the stores' journals into the outboxes."""
         for store in self._keyspace.all_stores():
-            dirty = store.dirty
-            if dirty:
-                if self._feeds:
-                    whole, deadlines = _changes(store, dirty)
-                    for feed in self._feeds.values():
-                        feed.changed(store.name, whole, deadlines)
-                dirty.clear()
+            if store.dirty:
+                whole, deadlines = take_changes(store)
+                for feed in self._feeds.values():
+                    feed.changed(store.name, whole, deadlines)
 
     # Towards the members
 
@@ -210,20 +208,3 @@ class _Answers:
         else:
             self._replicator.answered(self._feed, answer)
         self._replicator.poke()
-
-
-def _changes(store: Store, dirty: dict[bytes, int]) -> tuple[dict[bytes, Change], dict[bytes, Change]]:
-    """Return what a journal says, of whole records and of deadlines alone."""
-    floor = store.floor
-    whole = Change(0, store.next_stamp(), floor)
-    if not any(dirty.values()):
-        return dict.fromkeys(dirty, whole), {}
-    deadlines: dict[bytes, Change] = {}
-    others: dict[bytes, Change] = {}
-    for key, follows in dirty.items():
-        record = store.record(key) if follows else None
-        if record is None:
-            others[key] = whole
-        else:
-            deadlines[key] = Change(follows, record.stamp, floor)
-    return others, deadlines

@@ -8,7 +8,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hypercache.errors import ConfigurationError
+from hypercache.errors import ConfigurationError, LinkLostError
+from hypercache.limits import JOIN_TIMEOUT_SECONDS
 from hypercache.net.addresses import format_address, parse_address
 from hypercache.wire import NodeType, Status
 from hypercache.wire.messages import NodeJoinRequest, NodeJoinResponse
@@ -42,6 +43,7 @@ class Joining:
         self.seeds = {format_address(*parse_address(address)): 0 for address in join}
         self._membership = membership
         self._dialer = dialer
+        self._clock = clock
         self._dialing: set[str] = set()
         self._stopped = False
         self._tending = LoopingCall(self._tend)
@@ -95,13 +97,14 @@ class Joining:
         if self._stopped:
             result.lose("this node shuts down")
             return
-        result.request(self._membership.join_request()).addCallbacks(
-            self._join_answered, self._join_failed, callbackArgs=(result, address), errbackArgs=(result, address)
-        )
+        answer = result.request(self._membership.join_request())
+        answer.addTimeout(JOIN_TIMEOUT_SECONDS, self._clock)
+        answer.addCallbacks(self._join_answered, self._join_failed, callbackArgs=(result, address), errbackArgs=(result, address))
 
     def _join_failed(self, failure: Any, link: PeerLink, address: str) -> None:
         self._dialing.discard(address)
-        self._dialer.put_off(address, failure.getErrorMessage(), hello=True)
+        lost = failure.check(LinkLostError)
+        self._refuse(link, address, failure.getErrorMessage() if lost else "it did not answer the wish to join")
 
     def _join_answered(self, answer: Message, link: PeerLink, address: str) -> None:
         self._dialing.discard(address)

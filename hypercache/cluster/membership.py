@@ -125,6 +125,7 @@ class Membership:
         self.expects_members: Callable[[], None] = _nothing
         self._members: dict[int, Member] = {}
         self._greetings: dict[PeerLink, Hello | HelloReply] = {}
+        self._stopped = False
         self._joining = Joining(self, join, dialer=dialer, clock=clock)
         self._clock = clock
         self._rng = rng
@@ -145,6 +146,7 @@ class Membership:
 
     def stop(self) -> None:
         """Dial nobody any more, and tell the members that this node goes."""
+        self._stopped = True
         self._joining.stop()
         for member in self._members.values():
             if member.link is not None:
@@ -218,6 +220,8 @@ class Membership:
         """Take a peer's greeting; return why the link must not stay, or None."""
         if hello.node_id == self.identity.node_id:
             return "this is the node itself"
+        if self._stopped:
+            return "this node shuts down"
         if link.extended or link.member:
             return "it has said already who it is"
         own = self.identity.cluster_id
@@ -242,7 +246,7 @@ class Membership:
         known = self._members.get(node_id)
         if node_id in (0, self.identity.node_id) or (link.node_id and node_id != link.node_id):
             return NodeJoinResponse(Status.ERROR, ErrorCode.NOT_AUTHORIZED, 0)
-        if not self.identity.cluster_id:
+        if self._stopped or not self.identity.cluster_id:
             return NodeJoinResponse(Status.RETRY_LATER, 0, 0)
         if not link.extended:
             if request.capabilities & Capability.STAMPS:

@@ -32,7 +32,7 @@ class ServerContext:
     Attributes:
         table: the node's commands; set once the table is built.
         parameters: the settings that CONFIG reaches; set once they are wired.
-        commands_processed, protocol_errors: counters.
+        commands_processed, error_replies, protocol_errors: counters.
         pause_until_ms: until when CLIENT PAUSE holds commands back; 0 for no pause.
         pause_writes_only: whether that is for writes alone.
     """
@@ -64,6 +64,7 @@ class ServerContext:
         self.report_failure = report_failure
         self.sections = dict(sections)
         self.commands_processed = 0
+        self.error_replies = 0
         self.protocol_errors = 0
         self.pause_until_ms = 0
         self.pause_writes_only = False

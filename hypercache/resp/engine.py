@@ -11,13 +11,22 @@ from hypercache.resp.replies import NIL2, NIL3, OK, error
 from hypercache.resp.session import REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from hypercache.resp.contracts import StoreLike
     from hypercache.resp.parser import RequestParser
     from hypercache.resp.session import Session
     from hypercache.resp.table import Command, CommandTable
 
+    _Binding = tuple[
+        bool, Callable[[bytes], bytes | None], Callable[[bytes, bytes], None], Callable[[StoreLike], bool] | None, bytes
+    ]
+
 _SHOWN_ARGUMENTS_BYTES: Final = 128
+_HEADERS_COUNT: Final = 1024
+_HEADERS: Final = tuple(b"$%d\r\n" % size for size in range(_HEADERS_COUNT))
+_OUT_OF_MEMORY: Final = "OOM command not allowed when used memory > 'maxmemory'."
+_INTERNAL_ERROR: Final = error("ERR internal error, see the node's log")
 
 
 class Engine:
@@ -31,7 +40,7 @@ class Engine:
         parser: the connection's parser.
     """
 
-    __slots__ = ("_get", "_parser", "_session", "_set", "_stalled", "_table", "_unread")
+    __slots__ = ("_fault", "_get", "_parser", "_rebind", "_session", "_set", "_stalled", "_table", "_unread")
 
     def __init__(self, session: Session, table: CommandTable, parser: RequestParser) -> None:
         self._session = session
@@ -39,9 +48,12 @@ class Engine:
         self._parser = parser
         self._get = table.commands["get"]
         self._set = table.commands["set"]
-        # While CLIENT PAUSE holds a command back, or the replies so far are large enough for one write, the rest waits here.
+        # While CLIENT PAUSE holds a command back, or the replies so far are large enough for one write, the rest waits here; the
+        # fault that ended the parsing is answered behind it.
         self._stalled: list[list[bytes]] = []
         self._unread: list[bytes] = []
+        self._fault: str | None = None
+        self._rebind = False
         parser.authenticated = session.authenticated
 
     @property
@@ -69,20 +81,21 @@ class Engine:
                 self._unread.append(data)
             stalled, self._stalled = self._stalled, []
             self._run(stalled, replies)
-            if self._stalled:
+            if self._stalled or session.closing:
                 return b"".join(replies)
             data, self._unread = b"".join(self._unread), []
-        if self._parser.authenticated:
-            requests = self._parser.take(data)
-            self._run(requests, replies)
-            fault = self._parser.fault
-        else:
-            fault = self._feed_guarded(data, replies)
-        if fault is not None and not session.closing and not self._stalled:
-            replies.append(error(f"ERR {fault}"))
+        if self._fault is None:
+            self._parser.authenticated = session.authenticated
+            if session.authenticated:
+                self._run(self._parser.take(data), replies)
+                self._fault = self._parser.fault
+            else:
+                self._fault = self._feed_guarded(data, replies)
+        if self._fault is not None and not session.closing and not self._stalled:
             session.server.protocol_errors += 1
+            if session.reply_mode == REPLY_ON:
+                replies.append(error(f"ERR {self._fault}"))
             session.closing = True
-        self._parser.authenticated = session.authenticated
         return replies[0] if len(replies) == 1 else b"".join(replies)
 
     def _feed_guarded(self, data: bytes, replies: list[bytes]) -> str | None:
@@ -92,116 +105,146 @@ class Engine:
             for request in self._parser.requests():
                 self._run([request], replies)
                 self._parser.authenticated = self._session.authenticated
-                if self._session.closing:
+                if self._session.closing or self._stalled:
                     break
         except RequestError as fault:
             return str(fault)
         return None
 
     def _run(self, requests: list[list[bytes]], replies: list[bytes]) -> None:
+        """Run requests until all are done, one is held back, or one closes the connection."""
         session = self._session
-        add = replies.append
-        plain = self._is_plain()
-        get, put = session.store.get, session.store.put
-        gets = sets = large = 0
-        null = NIL2 if session.resp == 2 else NIL3
-        for position, request in enumerate(requests):
-            # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a quarter of
-            # their cost.
-            if plain:
-                name = request[0]
-                if name == b"GET" and len(request) == 2:
-                    gets += 1
-                    value = get(request[1])
-                    if value is None:
-                        add(null)
-                        continue
-                    add(b"$%d\r\n%b\r\n" % (len(value), value))
-                    if len(value) > LARGE_REPLY_BYTES:
-                        large += len(value)
+        plain, get, put, make_room, null = self._bind()
+        gets = sets = others = large = 0
+        pending = iter(requests)
+        while True:
+            try:
+                for request in pending:
+                    # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a quarter of
+                    # their cost.
+                    if plain:
+                        if len(request) == 3:
+                            name, key, value = request
+                            if name == b"SET" or name == b"set":
+                                if make_room is None or make_room(session.store):
+                                    sets += 1
+                                    put(key, value)
+                                    replies.append(OK)
+                                else:
+                                    replies.append(self._refuse(self._set, _OUT_OF_MEMORY))
+                                continue
+                        elif len(request) == 2:
+                            name, key = request
+                            if name == b"GET" or name == b"get":
+                                gets += 1
+                                found = get(key)
+                                if found is None:
+                                    replies.append(null)
+                                    continue
+                                size = len(found)
+                                if size < _HEADERS_COUNT:
+                                    # Three pieces for the join at the end: a third of the cost of formatting one.
+                                    replies += (_HEADERS[size], found, b"\r\n")
+                                    continue
+                                replies.append(b"$%d\r\n%b\r\n" % (size, found))
+                                large += size
+                                if large > REPLIES_PER_READ_MAX_BYTES:
+                                    break
+                                continue
+                    reply = self._execute(request)
+                    if reply is None:
+                        self._stalled = [request, *pending]
+                        break
+                    others += 1
+                    self._add(reply, replies)
+                    if session.closing:
+                        break
+                    if len(reply) > LARGE_REPLY_BYTES:
+                        large += len(reply)
                         if large > REPLIES_PER_READ_MAX_BYTES:
-                            self._stalled = requests[position + 1 :]
                             break
-                    continue
-                if name == b"SET" and len(request) == 3:
-                    sets += 1
-                    put(request[1], request[2])
-                    add(OK)
-                    continue
-            reply = self._execute(request)
-            if reply is None:
-                self._stalled = requests[position:]
+                    if self._rebind:
+                        plain, get, put, make_room, null = self._bind()
+                # Nothing is left here unless the loop was broken off.
+                self._stalled = list(pending)
+            except Exception as failure:  # noqa: BLE001 - a bug of the store must not take the connection or the node along
+                session.server.report_failure("get or set", failure)
+                session.server.error_replies += 1
+                replies.append(_INTERNAL_ERROR)
+            else:
                 break
-            if session.reply_mode == REPLY_ON:
-                add(reply)
-            elif session.reply_mode == REPLY_SKIP_NEXT:
-                session.reply_mode = REPLY_SKIP
-            elif session.reply_mode == REPLY_SKIP:
-                session.reply_mode = REPLY_ON
-            if session.closing:
-                break
-            if len(reply) > LARGE_REPLY_BYTES:
-                large += len(reply)
-                if large > REPLIES_PER_READ_MAX_BYTES:
-                    self._stalled = requests[position + 1 :]
-                    break
-            plain = self._is_plain()
-            get, put = session.store.get, session.store.put
-            null = NIL2 if session.resp == 2 else NIL3
         self._get.calls += gets
         self._set.calls += sets
-        session.commands += len(requests)
-        session.server.commands_processed += len(requests)
-        if gets or sets:
+        session.commands += gets + sets + others
+        session.server.commands_processed += gets + sets + others
+        if not others:
             session.last_command = "get" if gets else "set"
 
-    def _is_plain(self) -> bool:
-        """Say whether nothing but the command itself decides about GET and SET now."""
+    def _bind(self) -> _Binding:
+        """Return what GET and SET need, and whether nothing but themselves decides about them now."""
         session = self._session
-        return (
-            session.authenticated
-            and session.reply_mode == REPLY_ON
-            and not session.keyspace.maxmemory
-            and not session.store.maxmemory
-            and not session.no_touch
-            and not session.server.pause_until_ms
+        store = session.store
+        self._rebind = False
+        plain = (
+            session.authenticated and session.reply_mode == REPLY_ON and not session.no_touch and not session.server.pause_until_ms
         )
+        make_room = session.keyspace.make_room if session.keyspace.maxmemory or store.maxmemory else None
+        return plain, store.get, store.put, make_room, NIL2 if session.resp == 2 else NIL3
+
+    def _add(self, reply: bytes, replies: list[bytes]) -> None:
+        """Add a reply where CLIENT REPLY lets it through."""
+        session = self._session
+        if session.reply_mode == REPLY_ON:
+            replies.append(reply)
+        elif session.reply_mode == REPLY_SKIP_NEXT:
+            session.reply_mode = REPLY_SKIP
+        elif session.reply_mode == REPLY_SKIP:
+            session.reply_mode = REPLY_ON
+            self._rebind = True
+
+    def _refuse(self, entry: Command | None, line: str) -> bytes:
+        """Return the error reply to a command that does not run."""
+        if entry is not None:
+            entry.rejections += 1
+        self._session.server.error_replies += 1
+        return error(line)
 
     def _execute(self, request: list[bytes]) -> bytes | None:
         """Run one command; None where a pause holds it back."""
         session = self._session
+        server = session.server
         entry = self._table.by_spelling.get(request[0]) or self._table.find(request[0])
         if entry is None:
-            return error(_unknown(request))
+            return self._refuse(None, _unknown(request))
         if entry.subcommands and len(request) > 1:
             sub = entry.subcommands.get(request[1].lower())
             if sub is None:
-                entry.rejections += 1
                 shown = request[1][:_SHOWN_ARGUMENTS_BYTES].decode("utf-8", "surrogateescape")
-                return error(f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
+                return self._refuse(entry, f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
             entry = sub
         if not entry.min_arguments <= len(request) <= entry.max_arguments:
-            entry.rejections += 1
-            return error(f"ERR wrong number of arguments for '{entry.name}' command")
+            return self._refuse(entry, f"ERR wrong number of arguments for '{entry.name}' command")
         if not session.authenticated and not entry.before_auth:
-            entry.rejections += 1
-            return error("NOAUTH Authentication required.")
+            return self._refuse(entry, "NOAUTH Authentication required.")
         if entry.denies_oom and not session.keyspace.make_room(session.store):
-            entry.rejections += 1
-            return error("OOM command not allowed when used memory > 'maxmemory'.")
-        if session.server.pause_until_ms and self._is_paused(entry):
+            return self._refuse(entry, _OUT_OF_MEMORY)
+        if server.pause_until_ms and self._is_paused(entry):
             return None
         session.last_command = entry.name
         entry.calls += 1
+        if entry.touches_session:
+            self._rebind = True
         try:
             return entry.function(session, request)
         except CommandError as refusal:
             entry.failures += 1
+            server.error_replies += 1
             return error(refusal.line)
         except Exception as failure:  # noqa: BLE001 - one command's bug must not take the connection or the node along
             entry.failures += 1
-            session.server.report_failure(entry.name, failure)
-            return error("ERR internal error, see the node's log")
+            server.error_replies += 1
+            server.report_failure(entry.name, failure)
+            return _INTERNAL_ERROR
 
     def _is_paused(self, entry: Command) -> bool:
         server = self._session.server

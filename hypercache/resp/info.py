@@ -69,7 +69,7 @@ def _stats(server: ServerContext) -> Mapping[str, str | int | float]:
         "evicted_keys": sum(store.evicted for store in stores),
         "keyspace_hits": sum(store.hits for store in stores),
         "keyspace_misses": sum(store.misses for store in stores),
-        "total_error_replies": sum(entry.failures + entry.rejections for entry in server.table.commands.values()),
+        "total_error_replies": server.error_replies,
         "acl_access_denied_auth": server.table.commands["auth"].failures,
         "protocol_errors": server.protocol_errors,
     }

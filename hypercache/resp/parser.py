@@ -1,13 +1,16 @@
 """From bytes to commands.
 
-hiredis takes the whole commands of a read; it costs a sixth of a microsecond each. It is more lenient than Redis, though, and says
-nothing about an unfinished command. So its result is held against the structure of the bytes, and whatever does not match goes,
-before anything runs, to a strict incremental parser, which knows Redis' limits and error texts and owns the unfinished command at
-the end of a read.
+hiredis takes the whole commands of a read; it costs a sixth of a microsecond each. It is more lenient than Redis, though: it takes
+every type of reply for an argument, makes room for as many elements as a header claims, and says nothing about an unfinished
+command. So what could cost too much never reaches it, its result is held against the structure of the bytes, and whatever does not
+match goes, before anything runs, to a strict incremental parser, which knows Redis' limits and error texts and owns the unfinished
+command at the end of a read.
 """
 
 from __future__ import annotations
 
+import re
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import hiredis
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BIG_BULK_BYTES: Final = 32 * 1024
-_LENGTH_LINE_MAX_BYTES: Final = 64
+_LENGTH_MAX_BYTES: Final = len(str(-(1 << 63)))
+# hiredis makes the whole list when it has read its header, ten digits cost seconds. A command of so many arguments seldom fits in
+# one read anyway. The star comes first so that the search can leap.
+_LARGE_ARRAY: Final = re.compile(rb"\*[0-9]{5}[0-9]*+\r")
+# What might be the header of two more kinds of list that hiredis makes, or of a string with a prefix that it takes off.
+_OTHER_HEADER: Final = re.compile(rb"[>|=][0-9]++\r")
 _SPACES: Final = b" \t\n\v\f\r\0"
 _ESCAPES: Final = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
@@ -99,21 +107,29 @@ class RequestParser:
         """
         if self._missing or self._buffer or data[:1] != b"*" or data[-2:] != b"\r\n" or not self.authenticated:
             return None
+        # The type bytes as numbers: looking for one in bytes takes a quarter of the time that it takes for a string of one byte.
+        if _LARGE_ARRAY.search(data) or ((62 in data or 124 in data or 61 in data) and _OTHER_HEADER.search(data)):
+            return None
         reader = self._reader
         try:
             reader.feed(data)
             requests: list[list[bytes]] = list(iter(reader.gets, False))
-            arguments = sum(map(len, requests))
+            arguments = requests[0] if len(requests) == 1 else list(chain.from_iterable(requests))
+            values = b"".join(arguments)
         except (hiredis.ProtocolError, TypeError):
-            # TypeError: something without a length, so no array.
+            # TypeError: something that is no collection, or something in one that is no string.
             self._reader = hiredis.Reader()
             return None
-        # Counting single characters is the cheapest proof that there is nothing but arrays of bulk strings; values that hold one of
-        # them need the exact needles.
-        proven = (data.count(b"*") == len(requests) and data.count(b"$") == arguments and not data.count(b"-")) or (
-            data.count(b"\r\n*") == len(requests) - 1 and data.count(b"\r\n$") == arguments and b"$-" not in data
+        # All are strings in collections. They are bulk strings in arrays where there are just as many type bytes outside of the
+        # values. Counting single characters is the cheapest proof of that.
+        proven = (
+            not reader.has_data()
+            and data.count(b"*") - values.count(b"*") == len(requests)
+            and data.count(b"$") - values.count(b"$") == len(arguments)
+            and len(data) <= self.value_max_bytes
+            and all(requests)
         )
-        if proven and not reader.has_data() and len(data) <= self.value_max_bytes and all(requests):
+        if proven:
             return requests
         self._reader = hiredis.Reader()
         return None
@@ -123,10 +139,13 @@ class RequestParser:
 
         A fault ends the list and is kept in `fault`: what came before it counts.
         """
-        taken: list[list[bytes]] = []
         self.fault = None
+        requests = self.whole(data)
+        if requests is not None:
+            return requests
+        taken: list[list[bytes]] = []
         try:
-            if self.buffered_bytes or self._missing:
+            if self._buffer or self._missing:
                 self.feed(data)
                 request = self._request()
                 if request is None:
@@ -135,9 +154,9 @@ class RequestParser:
                 if request:
                     taken.append(request)
                 data, self._buffer, self._position = self._buffer[self._position :], b"", 0
-            requests = self.whole(data)
-            if requests is not None:
-                return taken + requests if taken else requests
+                requests = self.whole(data)
+                if requests is not None:
+                    return taken + requests
             # The last request may be cut by the end of the read: all before it can still go the fast way.
             cut = data.rfind(b"\r\n*") + 2
             if cut > 1 and (requests := self.whole(data[:cut])) is not None:
@@ -192,9 +211,10 @@ class RequestParser:
                 return None
             if self._buffer[self._position] != 0x2A:
                 return self._inline()
-            count = self._line_integer("too big mbulk count string")
-            if count is None:
+            end = self._line_end()
+            if end is None:
                 return None
+            count = self._line_integer(end, "multibulk")
             if count > ARGUMENTS_MAX_COUNT or count < -(1 << 63):
                 raise RequestError("Protocol error: invalid multibulk length")
             if count > UNAUTHENTICATED_ARGUMENTS_MAX_COUNT and not self.authenticated:
@@ -218,15 +238,14 @@ class RequestParser:
         if self._bulk_length < 0:
             if self._position >= len(self._buffer):
                 return None
-            if self._line_end() is None:
+            end = self._line_end()
+            if end is None:
                 return None
             first = self._buffer[self._position]
             if first != 0x24:
                 shown = bytes([first]).decode("utf-8", "surrogateescape")
                 raise RequestError(f"Protocol error: expected '$', got '{shown}'")
-            length = self._line_integer("too big bulk count string")
-            if length is None:
-                return None
+            length = self._line_integer(end, "bulk")
             if not 0 <= length <= self.value_max_bytes:
                 raise RequestError("Protocol error: invalid bulk length")
             if length > UNAUTHENTICATED_BULK_MAX_BYTES and not self.authenticated:
@@ -251,30 +270,26 @@ class RequestParser:
 
     def _line_end(self) -> int | None:
         """Return where the line at the position ends; None where that has not arrived."""
-        end = self._buffer.find(b"\r", self._position, self._position + INLINE_MAX_BYTES + 2)
-        if end < 0 or end + 2 > len(self._buffer):
+        end = self._buffer.find(b"\r", self._position, self._position + INLINE_MAX_BYTES + 1)
+        if end < 0:
             if len(self._buffer) - self._position > INLINE_MAX_BYTES:
                 kind = "bulk" if self._missing else "mbulk"
                 raise RequestError(f"Protocol error: too big {kind} count string")
             return None
-        return end
+        return end if end + 2 <= len(self._buffer) else None
 
-    def _line_integer(self, too_big: str) -> int | None:
-        """Take the line at the position, a type byte and an integer; None where it is not whole yet."""
-        end = self._line_end()
-        if end is None:
-            return None
+    def _line_integer(self, end: int, kind: str) -> int:
+        """Take the line at the position, a type byte and an integer."""
         digits = self._buffer[self._position + 1 : end]
         unsigned = digits[1:] if digits[:1] == b"-" else digits
-        canonical = unsigned.isdigit() and (unsigned[:1] != b"0" or digits == b"0") and len(digits) <= 20
+        canonical = unsigned.isdigit() and (unsigned[:1] != b"0" or digits == b"0") and len(digits) <= _LENGTH_MAX_BYTES
         if not canonical:
-            kind = "multibulk" if too_big.startswith("too big mbulk") else "bulk"
             raise RequestError(f"Protocol error: invalid {kind} length")
         self._position = end + 2
         return int(digits)
 
     def _inline(self) -> list[bytes] | None:
-        end = self._buffer.find(b"\n", self._position, self._position + INLINE_MAX_BYTES + 2)
+        end = self._buffer.find(b"\n", self._position, self._position + INLINE_MAX_BYTES + 1)
         if end < 0:
             if len(self._buffer) - self._position > INLINE_MAX_BYTES:
                 raise RequestError("Protocol error: too big inline request")

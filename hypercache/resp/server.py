@@ -59,7 +59,7 @@ def config_resetstat(session: Session, args: list[bytes]) -> bytes:
     """Set the counters that INFO shows to zero."""
     server = session.server
     server.table.reset_counters()
-    server.commands_processed = server.protocol_errors = 0
+    server.commands_processed = server.error_replies = server.protocol_errors = 0
     server.clients.reset_counters()
     for store in session.keyspace.all_stores():
         store.hits = store.misses = store.expired = store.evicted = 0

@@ -47,6 +47,7 @@ class Command(msgspec.Struct):
     max_arguments: int = 0
     denies_oom: bool = False
     before_auth: bool = False
+    touches_session: bool = False
     calls: int = 0
     failures: int = 0
     rejections: int = 0
@@ -56,6 +57,8 @@ class Command(msgspec.Struct):
         self.max_arguments = self.arity if self.arity > 0 else 1 << 62
         self.denies_oom = "denyoom" in self.flags
         self.before_auth = "no_auth" in self.flags
+        # A command on data leaves the connection and the settings as they are; the engine need not look at them again.
+        self.touches_session = self.flags.isdisjoint(("readonly", "write"))
 
     def fresh(self) -> Command:
         """Return a copy whose counters are its own."""

@@ -223,6 +223,7 @@ class NodeService(Service):
             wall=time.time,
             max_nodes=settings.max_nodes,
         )
+        membership.expects_members = self.replicator.activate
         membership.link_up = self.replicator.link_up
         membership.link_down = self.replicator.link_down
         for handler in (
