@@ -19,6 +19,7 @@ from hypercache.limits import (
     OUTPUT_BUFFER_PAUSE_BYTES,
     OUTPUT_STALL_SECONDS,
     QUERY_BUFFER_MAX_BYTES,
+    READ_CHUNK_BYTES,
     VALUE_MAX_BYTES,
 )
 from hypercache.resp import CommandTable, Engine, RequestParser, ServerContext, Session
@@ -91,6 +92,8 @@ class ClientProtocol(Protocol):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        # What one client may have run at a time, when each of its commands evicts: a few milliseconds.
+        transport.bufferSize = READ_CHUNK_BYTES
         transport.registerProducer(self, True)
         factory.clients[self.session.client_id] = self
 

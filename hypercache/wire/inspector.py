@@ -64,6 +64,10 @@ class Inspection:
             self.sound = False
             yield {"offset": covered, "garbage": end - covered}
 
+    def held(self) -> bytes:
+        """Return the part of the input that is in memory."""
+        return self._data
+
     def payload_at(self, row: Row) -> bytes:
         """Return the payload of the sound row that was yielded last, for a dump."""
         start = row["offset"] - self._base + HEADER_BYTES
@@ -78,11 +82,11 @@ class Inspection:
             at = self._next_magic(at)
             if at < 0:
                 break
-            whole = self._reach(at + HEADER_BYTES)
+            whole = self._reach(at, HEADER_BYTES)
             if whole:
                 _, version, message_type, length, checksum = HEADER.unpack_from(self._data, at - self._base)
                 if length <= self._max_frame:
-                    whole = self._reach(at + HEADER_BYTES + length)
+                    whole = self._reach(at, HEADER_BYTES + length)
             if not whole:
                 # The input ends within this candidate; perhaps it was none, and frames are inside.
                 unfinished = at if unfinished < 0 else unfinished
@@ -154,12 +158,16 @@ class Inspection:
             if not self._more(at):
                 return -1
 
-    def _reach(self, end: int) -> bool:
-        """Read until the input holds up to ``end``; False where it ends before."""
-        if self._base + len(self._data) >= end:
-            return True
-        pieces = [self._data]
+    def _reach(self, at: int, size: int) -> bool:
+        """Read until the input holds ``size`` bytes from ``at`` on, letting go of those before; False where it ends sooner."""
+        end = at + size
         have = self._base + len(self._data)
+        if have >= end:
+            return True
+        if self._ended:
+            return False
+        pieces = [self._data[at - self._base :]]
+        self._base = at
         while have < end and not self._ended:
             piece = next(self._chunks, None)
             if piece is None:

@@ -13,6 +13,7 @@ from hypercache.cli.frames import encode, inspect, schema
 from hypercache.errors import MalformedMessageError, MessageTooLargeError, SchemaError
 from hypercache.wire import SCHEMA, Decoder, Schema
 from hypercache.wire.document import BEGIN, END, message_table
+from hypercache.wire.inspector import Inspection
 from hypercache.wire.jsonform import fields_of, message_of
 from hypercache.wire.kinds import length, text, u64
 from hypercache.wire.messages import GenericError, HashRingQuery, Heartbeat
@@ -132,3 +133,11 @@ def test_a_field_that_does_not_fit_is_refused_by_the_encoder() -> None:
 def test_a_text_that_is_not_utf8_is_malformed() -> None:
     with pytest.raises(MalformedMessageError):
         GenericError.decode_payload(b"\0\1\0\2\0\0\0\0\xff\xff")
+
+
+def test_inspection_holds_no_more_than_a_frame_and_a_piece_of_a_long_input() -> None:
+    frame = GenericError(1, 0, "x" * 5000).encode_frame()
+    inspection = Inspection(frame * 20 for _ in range(200))
+    held = [len(inspection.held()) for _ in inspection.rows()]
+    assert len(held) == 4000
+    assert max(held) <= 22 * len(frame)
