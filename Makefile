@@ -8,7 +8,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 ARGS ?=
 
 run: $(VENV)/.installed
-	$(BIN)/twistd -n hypercache node $(ARGS)
+	$(BIN)/twistd -n --pidfile= hypercache node $(ARGS)
 
 test: lint types pytest
 
