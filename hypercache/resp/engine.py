@@ -11,7 +11,7 @@ from hypercache.resp.replies import NIL2, NIL3, OK, error
 from hypercache.resp.session import REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from hypercache.resp.contracts import StoreLike
     from hypercache.resp.parser import RequestParser
@@ -120,8 +120,8 @@ class Engine:
         while True:
             try:
                 for request in pending:
-                    # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a quarter of
-                    # their cost.
+                    # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a
+                    # quarter of their cost.
                     if plain:
                         if len(request) == 3:
                             name, key, value = request
