@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from hypercache.limits import (
     CLIENTS_MAX_COUNT,
@@ -22,12 +19,13 @@ from hypercache.limits import (
     READ_CHUNK_BYTES,
     VALUE_MAX_BYTES,
 )
+from hypercache.net.replies import Replies
 from hypercache.resp import CommandTable, Engine, RequestParser, ServerContext, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
 _log = Logger()
@@ -43,7 +41,7 @@ class ClientLimits(msgspec.Struct):
         value_max: the longest argument, in bytes.
         query_buffer: the most that an unfinished command may take, in bytes.
         output_pause: unsent replies, in bytes, from which on a client is not read from.
-        output_max: unsent replies, in bytes, at which it is cut.
+        output_max: unsent replies, in bytes, at which it is cut; a single reply may exceed it.
         output_stall: seconds for which a client may read nothing of what waits before it is cut.
     """
 
@@ -56,11 +54,11 @@ class ClientLimits(msgspec.Struct):
     output_stall: float = OUTPUT_STALL_SECONDS
 
 
-@implementer(IPushProducer)
 class ClientProtocol(Protocol):
     """One client's connection."""
 
     transport: Any
+    _replies: Replies
 
     def __init__(self, factory: ClientFactory, number: int) -> None:
         self.factory = factory
@@ -69,13 +67,10 @@ class ClientProtocol(Protocol):
         parser = RequestParser(value_max_bytes=limits.value_max, buffer_max_bytes=limits.query_buffer)
         self._parser = parser
         self._engine = Engine(self.session, factory.table, parser)
-        # Replies that wait because the transport's own buffer is full.
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._blocked = False
         self._reading = True
-        self._stall: IDelayedCall | None = None
-        self._retry: IDelayedCall | None = None
+        self._served = False
+        self._killed = False
+        self._refusal: Any = None
         self._addresses = ("?:0", "?:0")
 
     def connectionMade(self) -> None:
@@ -87,6 +82,8 @@ class ClientProtocol(Protocol):
             factory.rejected += 1
             transport.write(b"-ERR max number of clients reached\r\n")
             transport.loseConnection()
+            # One that does not even finish its TLS handshake would stay.
+            self._refusal = factory.clock.callLater(factory.limits.output_stall, transport.abortConnection)
             return
         self._addresses = (_shown(transport.getPeer()), _shown(transport.getHost()))
         if hasattr(transport, "setTcpNoDelay"):
@@ -94,24 +91,24 @@ class ClientProtocol(Protocol):
             transport.setTcpKeepAlive(True)
         # What one client may have run at a time, when each of its commands evicts: a few milliseconds.
         transport.bufferSize = READ_CHUNK_BYTES
-        transport.registerProducer(self, True)
+        self._replies = Replies(transport, clock=factory.clock, limits=factory.limits, on_room=self._go_on, on_cut=self._cut)
         factory.clients[self.session.client_id] = self
+        self._served = True
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget everything."""
-        self.factory.clients.pop(self.session.client_id, None)
-        self._waiting.clear()
-        for call in (self._stall, self._retry):
-            if call is not None and call.active():
-                call.cancel()
-        self.factory.check_drained()
+        if self._served:
+            self._served = False
+            self._replies.drop()
+            self.factory.forget(self)
+        elif self._refusal is not None and self._refusal.active():
+            self._refusal.cancel()
 
     def dataReceived(self, data: bytes) -> None:
         """Run what was read and write all replies at once."""
-        factory = self.factory
-        if self.session.client_id not in factory.clients or self.session.closing:
+        if not self._served or self.session.closing:
             return
-        factory.bytes_in += len(data)
+        self.factory.bytes_in += len(data)
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
@@ -119,74 +116,42 @@ class ClientProtocol(Protocol):
         replies = self._engine.feed(data, int(factory.wall() * 1000))
         if replies:
             factory.bytes_out += len(replies)
-            self._write(replies)
+            self._replies.write(replies)
         factory.after_feed()
         if self.session.closing:
             self._close()
         elif self._engine.stalled:
-            self._hold_back()
-
-    def _write(self, replies: bytes) -> None:
-        """Write, or keep what the transport has no room for: the one place that does."""
-        if not self._blocked:
-            self.transport.write(replies)
-            return
-        self._waiting.append(replies)
-        self._waiting_bytes += len(replies)
-        limits = self.factory.limits
-        if self._waiting_bytes > limits.output_max:
-            self._cut(f"over {limits.output_max} bytes of replies wait for it")
-        elif self._waiting_bytes > limits.output_pause:
+            self._stop_reading()
+            if not self._replies.blocked:
+                factory.hold_back(self)
+        elif self._replies.waiting_bytes and self._replies.crowded:
             self._stop_reading()
 
     def _close(self) -> None:
         """Close once everything went out."""
-        self._stop_reading()
-        if not self._waiting:
-            self.transport.loseConnection()
+        if self._killed:
+            return
+        if not self._replies:
+            # TLS ends when the client's word of that is read.
+            self._start_reading()
+        else:
+            self._stop_reading()
+        self._replies.close()
 
-    def _hold_back(self) -> None:
-        """Commands wait, for a pause to end or for replies to go out: read nothing more until then."""
-        self._stop_reading()
-        if self._retry is None or not self._retry.active():
-            self._retry = self.factory.clock.callLater(_PAUSE_POLL_SECONDS, self._go_on)
+    def go_on(self) -> None:
+        """Run commands that were held back."""
+        if self._served and not self.session.closing:
+            self._go_on()
 
     def _go_on(self) -> None:
-        if self._engine.stalled and not self._blocked:
-            self._feed(b"")
-        elif self._engine.stalled:
-            self._hold_back()
-        self._resume_reading()
-
-    # IPushProducer, towards the transport
-
-    def pauseProducing(self) -> None:
-        """Hold replies back: the transport's buffer is full."""
-        self._blocked = True
-        if self._stall is None:
-            self._stall = self.factory.clock.callLater(self.factory.limits.output_stall, self._stalled)
-
-    def resumeProducing(self) -> None:
-        """Go on: the transport's buffer is empty."""
-        self._blocked = False
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-        while self._waiting and not self._blocked:
-            replies = self._waiting.popleft()
-            self._waiting_bytes -= len(replies)
-            self._write(replies)
+        """Go on after a piece of the replies went out."""
         if self.session.closing:
             self._close()
-        else:
-            self._resume_reading()
-
-    def stopProducing(self) -> None:
-        """Nothing more can be sent."""
-
-    def _stalled(self) -> None:
-        self._stall = None
-        self._cut(f"it read nothing for {self.factory.limits.output_stall:g} seconds while replies waited")
+            return
+        if self._engine.stalled and not self._replies.blocked:
+            self._feed(b"")
+        if not (self._engine.stalled or self.session.closing or self._replies.crowded):
+            self._start_reading()
 
     def _cut(self, reason: str) -> None:
         self.factory.cut += 1
@@ -198,9 +163,8 @@ class ClientProtocol(Protocol):
             self._reading = False
             self.transport.pauseProducing()
 
-    def _resume_reading(self) -> None:
-        wanted = not (self._engine.stalled or self.session.closing or self._waiting_bytes > self.factory.limits.output_pause)
-        if wanted and not self._reading:
+    def _start_reading(self) -> None:
+        if not self._reading:
             self._reading = True
             self.transport.resumeProducing()
 
@@ -218,16 +182,16 @@ class ClientProtocol(Protocol):
             "argv-mem": 0,
             "multi-mem": 0,
             "obl": 0,
-            "oll": len(self._waiting),
-            "omem": self._waiting_bytes,
-            "tot-mem": self._parser.buffered_bytes + self._waiting_bytes,
+            "oll": len(self._replies),
+            "omem": self._replies.waiting_bytes,
+            "tot-mem": self._parser.buffered_bytes + self._replies.waiting_bytes,
             "events": "r" if self._reading else "",
         }
 
     def kill(self) -> None:
         """Close the connection at once."""
-        self.session.closing = True
-        self._waiting.clear()
+        self.session.closing = self._killed = True
+        self._replies.drop()
         self.transport.abortConnection()
 
     def finish(self) -> None:
@@ -266,6 +230,9 @@ class ClientFactory(Factory):
         self.clients: dict[int, ClientProtocol] = {}
         self.after_feed: Callable[[], None] = _nothing
         self._numbers = 0
+        # With the pause that they saw.
+        self._held_back: dict[ClientProtocol, tuple[int, bool]] = {}
+        self._retry: Any = None
         self._drained: Callable[[], None] | None = None
         self.reset_counters()
         self._sweep = LoopingCall(self._close_idle)
@@ -303,9 +270,35 @@ class ClientFactory(Factory):
         self._drained = drained
         for client in self:
             client.finish()
-        self.check_drained()
+        self._check_drained()
 
-    def check_drained(self) -> None:
+    def forget(self, client: ClientProtocol) -> None:
+        """Take note that a connection is gone."""
+        self.clients.pop(client.session.client_id, None)
+        self._held_back.pop(client, None)
+        self._check_drained()
+
+    def hold_back(self, client: ClientProtocol) -> None:
+        """Have a client go on later: CLIENT PAUSE, or the size of its replies, holds its commands back."""
+        self._held_back[client] = self._pause()
+        if self._retry is None or not self._retry.active():
+            self._retry = self.clock.callLater(_PAUSE_POLL_SECONDS, self._let_go)
+
+    def _pause(self) -> tuple[int, bool]:
+        return self.server.pause_until_ms, self.server.pause_writes_only
+
+    def _let_go(self) -> None:
+        """Let those go on for whom something may have changed: ten thousand that are paused cost nothing."""
+        pause = self._pause()
+        lasts = pause[0] > self.wall() * 1000
+        for client, seen in list(self._held_back.items()):
+            if not (lasts and seen == pause):
+                del self._held_back[client]
+                client.go_on()
+        if self._held_back and not self._retry.active():
+            self._retry = self.clock.callLater(_PAUSE_POLL_SECONDS, self._let_go)
+
+    def _check_drained(self) -> None:
         """Report that no connection is left, where somebody waits for that."""
         if self._drained is not None and not self.clients:
             drained, self._drained = self._drained, None

@@ -15,8 +15,9 @@ from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer, providedBy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,9 @@ class LeanServer(tcp.Server):
     def write(self, data: bytes) -> None:
         """Send at once where nothing is queued, queue what the kernel does not take."""
         queued = self.dataBuffer or self._tempDataBuffer or self.TLS
-        if data and self.connected and not queued and not self.disconnecting and not self._writeDisconnected:
+        # A pull producer is asked for more when the queue has emptied, so it must pass through the queue.
+        direct = self.producer is None or self.streamingProducer
+        if data and self.connected and direct and not queued and not self.disconnecting and not self._writeDisconnected:
             try:
                 sent = self.socket.send(data)
             except OSError:
@@ -73,6 +76,10 @@ class LeanReactor:
         self._masks: dict[int, int] = {}
         self._sockets: dict[int, Any] = {}
         self._numbers: dict[Any, int] = {}
+        # Numbers that were given up during this turn.
+        self._closed: set[int] = set()
+        # Endpoints choose their ways by what a reactor provides.
+        directlyProvides(self, providedBy(reactor))
         reactor.addReader(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -83,6 +90,18 @@ class LeanReactor:
         listening = LeanPort(port, factory, max(backlog, 511), interface, self)
         listening.startListening()
         return listening
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: ServerFactory,
+        contextFactory: Any,  # noqa: N803 - IReactorSSL's name
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Listen as the real reactor does, with TLS over lean connections."""
+        wrapped: Any = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, wrapped, backlog, interface)
 
     # IReactorFDSet
 
@@ -130,22 +149,26 @@ class LeanReactor:
     def connectionLost(self, reason: Failure) -> None:
         """Close everything: the real reactor stops."""
         for each in self.removeAll():
-            each.connectionLost(reason)
+            _end(each, reason)
         self._epoll.close()
 
     def doRead(self) -> None:
         """Serve the sockets that are ready."""
-        sockets = self._sockets
+        sockets: dict[int, Any] = self._sockets
+        closed = self._closed
+        closed.clear()
         for number, event in self._epoll.poll(0, EVENTS_PER_TURN):
-            # One may have closed another, or itself, since the poll.
+            # One may have closed another, or itself, since the poll; its number may even be a new one's already.
             each = sockets.get(number)
-            if each is None:
+            if each is None or (closed and number in closed):
                 continue
             why: Any = None
+            reading = False
             try:
                 if event & select.EPOLLIN:
                     why = each.doRead()
-                if not why and event & select.EPOLLOUT and number in sockets:
+                    reading = bool(why)
+                if not why and event & select.EPOLLOUT and number not in closed:
                     why = each.doWrite()
                 if not why and event & (select.EPOLLHUP | select.EPOLLERR) and not event & select.EPOLLIN:
                     why = ConnectionLost()
@@ -153,15 +176,22 @@ class LeanReactor:
                 _log.failure("a connection failed")
                 why = error
             if why:
-                self._disconnect(each, why)
+                self._disconnect(each, why, reading=reading)
 
-    def _disconnect(self, each: Any, why: Exception) -> None:
+    def _disconnect(self, each: Any, why: Exception, *, reading: bool) -> None:
         self.removeReader(each)
-        if isinstance(why, ConnectionDone) and IHalfCloseableDescriptor.providedBy(each):
-            each.readConnectionLost(Failure(why))
-        else:
-            self.removeWriter(each)
-            each.connectionLost(Failure(why))
+        reason = Failure(why)
+        # The far side has closed its half; after a write the same means that this side is done.
+        if reading and isinstance(why, ConnectionDone) and IHalfCloseableDescriptor.providedBy(each):
+            try:
+                each.readConnectionLost(reason)
+            except Exception as error:  # noqa: BLE001 - see above
+                _log.failure("a connection failed")
+                reason = Failure(error)
+            else:
+                return
+        self.removeWriter(each)
+        _end(each, reason)
 
     def _watch(self, each: Any, bit: int) -> None:
         number = each.fileno()
@@ -188,8 +218,16 @@ class LeanReactor:
             self._epoll.modify(number, mask)
             return
         del self._masks[number], self._sockets[number], self._numbers[each]
+        self._closed.add(number)
         if each.fileno() == number:
             self._epoll.unregister(number)
+
+
+def _end(each: Any, reason: Failure) -> None:
+    try:
+        each.connectionLost(reason)
+    except Exception:  # noqa: BLE001 - what a protocol does at its end must not end the others
+        _log.failure("a connection failed at its end")
 
 
 def lean_reactor(reactor: Any) -> Any:

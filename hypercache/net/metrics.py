@@ -14,20 +14,29 @@ class Meter:
     Attributes:
         sent, received, errors: counts.
         latency_seconds: the running average of the seed: each measurement counts half, those before it the other half.
+        slowest_seconds: the longest that one took; of a run, its average.
     """
 
-    __slots__ = ("errors", "latency_seconds", "received", "sent")
+    __slots__ = ("errors", "latency_seconds", "received", "sent", "slowest_seconds")
 
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
         self.errors = 0
         self.latency_seconds = 0.0
+        self.slowest_seconds = 0.0
 
     def handled(self, count: int, seconds: float) -> None:
-        """Record that a run of ``count`` messages took ``seconds``."""
-        self.received += count
-        self.latency_seconds = (self.latency_seconds + seconds / count) / 2
+        """Record that a run of ``count`` messages came, which took ``seconds`` together."""
+        if count:
+            self.received += count
+            self.took(seconds / count)
+
+    def took(self, seconds: float) -> None:
+        """Record how long one message took."""
+        self.latency_seconds = (self.latency_seconds + seconds) / 2
+        if seconds > self.slowest_seconds:
+            self.slowest_seconds = seconds
 
 
 class MessageMetrics:
@@ -57,7 +66,10 @@ class MessageMetrics:
         return meter
 
     def get_stats(self) -> dict[str, int | float]:
-        """Return all figures under the seed's keys: ``Heartbeat_sent``, ``_received``, ``_errors``, ``_latency_ms``."""
+        """Return all figures under the seed's keys: ``Heartbeat_sent``, ``_received``, ``_errors``, ``_latency_ms``.
+
+        ``_slowest_ms`` is our own.
+        """
         stats: dict[str, int | float] = {}
         for message_type, meter in sorted(self._meters.items()):
             cls = self._schema.by_type(message_type)
@@ -66,4 +78,5 @@ class MessageMetrics:
             stats[f"{name}_received"] = meter.received
             stats[f"{name}_errors"] = meter.errors
             stats[f"{name}_latency_ms"] = meter.latency_seconds * 1000
+            stats[f"{name}_slowest_ms"] = meter.slowest_seconds * 1000
         return stats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
@@ -10,18 +11,38 @@ from hypercache.errors import CommandError
 
 INT64_MAX: Final = (1 << 63) - 1
 INT64_MIN: Final = -(1 << 63)
+INT32_MAX: Final = (1 << 31) - 1
+INT32_MIN: Final = -(1 << 31)
 NOT_AN_INTEGER: Final = "value is not an integer or out of range"
 SYNTAX_ERROR: Final = "ERR syntax error"
 
-_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_INT64_MAX_BYTES: Final = len(str(INT64_MIN))
+
 _FLOAT: Final = re.compile(
-    rb"[+-]?(?:inf(?:inity)?|0x[0-9a-f]+\.?[0-9a-f]*(?:p[+-]?[0-9]{1,4})?|[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)",
+    rb"([+-]?)(?:(inf(?:inity)?)|0x([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?[0-9]+))?|((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e([+-]?[0-9]+))?))",
     re.IGNORECASE,
 )
-_FLOAT_MAX_BYTES: Final = 5 * 1024
+_FLOAT_MAX_BYTES: Final = 5 * 1024 - 1
+_NOT_A_FLOAT: Final = "ERR value is not a valid float"
 _MANTISSA_BITS: Final = 64
 _LARGEST_EXPONENT: Final = 16384
+_SMALLEST_EXPONENT: Final = -16445
+_EXPONENT_MAX: Final = 1 << 16
+"""No text of `_FLOAT_MAX_BYTES` has so many digits before or after its point that a larger exponent leaves it within range."""
 _DECIMALS: Final = 17
+
+
+def _canonical(text: bytes) -> int | None:
+    """Return the signed 64-bit integer that ``text`` is the one canonical form of, None where it is none."""
+    # Writing the number back is quicker than a regular expression, and leaves no room for the spaces, signs and underscores that
+    # `int` takes.
+    if len(text) > _INT64_MAX_BYTES:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if INT64_MIN <= number <= INT64_MAX and b"%d" % number == text else None
 
 
 def parse_int(argument: bytes, refusal: str = NOT_AN_INTEGER) -> int:
@@ -30,77 +51,93 @@ def parse_int(argument: bytes, refusal: str = NOT_AN_INTEGER) -> int:
     Raises:
         CommandError: ``ERR `` and ``refusal``.
     """
-    if _INTEGER.fullmatch(argument):
-        number = int(argument)
-        if INT64_MIN <= number <= INT64_MAX:
-            return number
-    raise CommandError(f"ERR {refusal}")
+    number = _canonical(argument)
+    if number is None:
+        raise CommandError(f"ERR {refusal}")
+    return number
+
+
+def parse_int32(argument: bytes) -> int:
+    """Return a signed 32-bit integer, as which Redis reads the number of a database.
+
+    Raises:
+        CommandError: it is no integer, or a wider one.
+    """
+    number = parse_int(argument)
+    if not INT32_MIN <= number <= INT32_MAX:
+        raise CommandError(f"ERR value is out of range, value must between {INT32_MIN} and {INT32_MAX}")
+    return number
 
 
 def is_integer(value: bytes) -> bool:
     """Say whether a value is the canonical text of a signed 64-bit integer."""
-    return _INTEGER.fullmatch(value) is not None and INT64_MIN <= int(value) <= INT64_MAX
+    return _canonical(value) is not None
 
 
-def parse_float(argument: bytes) -> Fraction:
-    """Return a number as the x87 long double that Redis computes with, exactly.
-
-    Raises:
-        CommandError: it is no number, or an infinite one.
-    """
-    if len(argument) > _FLOAT_MAX_BYTES or not _FLOAT.fullmatch(argument):
-        raise CommandError("ERR value is not a valid float")
-    text = argument.lower()
-    if b"x" in text:
-        return _hex_float(text)
-    if b"inf" in text:
-        raise CommandError("ERR increment would produce NaN or Infinity")
-    mantissa, _, exponent = text.partition(b"e")
-    if exponent and not -5000 <= int(exponent) <= 5000:
-        if int(exponent) < 0 or not mantissa.strip(b"+-0."):
-            return Fraction(0)
-        raise CommandError("ERR value is not a valid float")
-    return _parsed(Fraction(text.decode()))
-
-
-def _hex_float(text: bytes) -> Fraction:
-    mantissa, _, exponent = text.decode().partition("p")
-    whole, _, decimals = mantissa.partition(".")
-    number = Fraction(int(whole + decimals, 16), 16 ** len(decimals)) * Fraction(2) ** int(exponent or 0)
-    return _parsed(number)
-
-
-def _parsed(number: Fraction) -> Fraction:
-    try:
-        return long_double(number)
-    except CommandError:
-        raise CommandError("ERR value is not a valid float") from None
-
-
-def long_double(number: Fraction) -> Fraction:
-    """Round to a mantissa of 64 bits, ties to even.
+def parse_float(argument: bytes) -> Fraction | None:
+    """Return a number as the x87 long double that Redis computes with, exactly; None for an infinite one.
 
     Raises:
-        CommandError: the number is too large for a long double.
+        CommandError: it is no number, or one too large or too small for a long double.
     """
+    match = _FLOAT.fullmatch(argument) if len(argument) <= _FLOAT_MAX_BYTES else None
+    if match is None:
+        raise CommandError(_NOT_A_FLOAT)
+    sign, infinite, whole, decimals, hex_exponent, decimal, exponent = match.groups()
+    if infinite:
+        return None
+    if decimal is None and not whole + decimals:
+        raise CommandError(_NOT_A_FLOAT)
+    mantissa = decimal.lower().partition(b"e")[0] if decimal is not None else whole + decimals
+    if not mantissa.strip(b"0."):
+        return Fraction(0)
+    if decimal is not None:
+        # Decimal, for `int` refuses more than 4,300 digits.
+        number = Fraction(Decimal(mantissa.decode())) * Fraction(10) ** _exponent(exponent)
+    else:
+        number = Fraction(int(mantissa, 16)) * Fraction(2) ** (_exponent(hex_exponent) - 4 * len(decimals))
+    rounded = long_double(number)
+    if not rounded:
+        raise CommandError(_NOT_A_FLOAT)
+    return -rounded if sign == b"-" else rounded
+
+
+def _exponent(text: bytes | None) -> int:
+    """Return a number's exponent; one beyond `_EXPONENT_MAX` is cut to it, for the number is out of range either way."""
+    if text is None:
+        return 0
+    digits = text.lstrip(b"+-").lstrip(b"0")
+    size = min(int(digits or b"0"), _EXPONENT_MAX) if len(digits) <= _INT64_MAX_BYTES else _EXPONENT_MAX
+    return -size if text[:1] == b"-" else size
+
+
+def long_double(number: Fraction) -> Fraction | None:
+    """Round to a long double: a mantissa of 64 bits, ties to even; None where it is too large for one."""
     if not number:
         return number
     size = abs(number)
     exponent = size.numerator.bit_length() - size.denominator.bit_length() - _MANTISSA_BITS
-    scale = Fraction(2) ** exponent
-    while size / scale >= 1 << _MANTISSA_BITS:
+    if size / Fraction(2) ** exponent >= 1 << _MANTISSA_BITS:
         exponent += 1
-        scale *= 2
-    if exponent + _MANTISSA_BITS > _LARGEST_EXPONENT:
+    scale = Fraction(2) ** max(exponent, _SMALLEST_EXPONENT)
+    rounded = round(number / scale) * scale
+    return rounded if abs(rounded) < 1 << _LARGEST_EXPONENT else None
+
+
+def add_floats(first: bytes, second: bytes) -> bytes:
+    """Return the sum of two numbers with at most 17 decimals and no exponent, as Redis prints a long double.
+
+    Raises:
+        CommandError: either is no number, or the sum is none.
+    """
+    augend, addend = parse_float(first), parse_float(second)
+    total = None if augend is None or addend is None else long_double(augend + addend)
+    if total is None:
         raise CommandError("ERR increment would produce NaN or Infinity")
-    return Fraction(round(number / scale)) * scale
-
-
-def format_float(number: Fraction) -> bytes:
-    """Return a number with at most 17 decimals and no exponent, as Redis prints a long double."""
-    scaled = round(number * 10**_DECIMALS)
-    whole, decimals = divmod(abs(scaled), 10**_DECIMALS)
-    text = f"{whole}.{decimals:0{_DECIMALS}d}".rstrip("0").rstrip(".")
+    scaled = round(total * 10**_DECIMALS)
+    # Decimal, for `str` refuses integers of more than 4,300 digits.
+    digits = str(Decimal(abs(scaled))).rjust(_DECIMALS + 1, "0")
+    text = f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}".rstrip("0").rstrip(".")
     return (f"-{text}" if scaled < 0 else text).encode()
 
 
@@ -134,6 +171,50 @@ def option_deadline(option: bytes, argument: bytes, now_ms: int, name: str) -> i
     """
     seconds, relative = EXPIRY_UNITS[option]
     return absolute_deadline(parse_int(argument), seconds=seconds, base_ms=now_ms if relative else 0, name=name)
+
+
+SET_OPTIONS: Final = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL", *EXPIRY_UNITS))
+GETEX_OPTIONS: Final = frozenset((b"PERSIST", *EXPIRY_UNITS))
+
+
+def set_options(args: list[bytes], at: int, allowed: frozenset[bytes]) -> tuple[bytes, bool, bytes, bytes]:
+    """Read the options of SET and GETEX.
+
+    Args:
+        args: the command's arguments.
+        at: where the options start.
+        allowed: `SET_OPTIONS` or `GETEX_OPTIONS`.
+
+    Returns:
+        NX or XX or nothing; whether GET is there; EX, PX, EXAT, PXAT, KEEPTTL, PERSIST or nothing; its argument. One that is given
+        twice counts as it was given last.
+
+    Raises:
+        CommandError: an option is unknown, lacks its argument, or contradicts another.
+    """
+    condition = expiry = argument = b""
+    answers_old = False
+    while at < len(args):
+        option = args[at].upper()
+        at += 1
+        if option not in allowed:
+            raise CommandError(SYNTAX_ERROR)
+        if option == b"GET":
+            answers_old = True
+        elif option in (b"NX", b"XX"):
+            if condition not in (b"", option):
+                raise CommandError(SYNTAX_ERROR)
+            condition = option
+        else:
+            if expiry not in (b"", option):
+                raise CommandError(SYNTAX_ERROR)
+            expiry = option
+            if option in EXPIRY_UNITS:
+                if at == len(args):
+                    raise CommandError(SYNTAX_ERROR)
+                argument = args[at]
+                at += 1
+    return condition, answers_old, expiry, argument
 
 
 def slice_bounds(start: int, end: int, length: int) -> tuple[int, int]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _BAD_TYPE: Final = "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
 _BAD_OFFSET: Final = "bit offset is not an integer or out of range"
 _OVERFLOWS: Final = frozenset((b"WRAP", b"SAT", b"FAIL"))
+_WIDTHS: Final = {b"i%d" % width: width for width in range(1, 65)} | {b"u%d" % width: width for width in range(1, 64)}
+_UNSIGNED_64_BITS: Final = (1 << 64) - 1
 _GROUP: Final = "bitmap"
 
 
@@ -39,7 +41,7 @@ class Field(msgspec.Struct, frozen=True):
         """How long a value must be to hold it."""
         return (self.offset + self.width + 7) >> 3
 
-    def read(self, value: bytearray) -> int:
+    def read(self, value: bytes | bytearray) -> int:
         """Return the integer; behind the value's end there are zeros."""
         first = self.offset >> 3
         chunk = bytes(value[first : self.end_byte]).ljust(self.end_byte - first, b"\0")
@@ -76,14 +78,17 @@ class Operation(msgspec.Struct, frozen=True):
     argument: int
     overflow: bytes
 
+    def wanted(self, old: int) -> int:
+        """Return what the field is to become if it can."""
+        if self.kind == b"INCRBY":
+            return old + self.argument
+        # A negative number set in a field without a sign is Redis' unsigned 64-bit number of the same bits: far above, not below.
+        return self.argument if self.field.signed else self.argument & _UNSIGNED_64_BITS
+
 
 def _parse_field(session: Session, kind: bytes, place: bytes) -> Field:
-    width_text = kind[1:]
-    if kind[:1] not in (b"i", b"u") or not width_text.isdigit() or width_text[:1] == b"0":
-        raise CommandError(_BAD_TYPE)
-    signed = kind[:1] == b"i"
-    width = int(width_text)
-    if not 1 <= width <= (64 if signed else 63):
+    width = _WIDTHS.get(kind)
+    if width is None:
         raise CommandError(_BAD_TYPE)
     multiplied = place[:1] == b"#"
     offset = parse_int(place[1:] if multiplied else place, _BAD_OFFSET)
@@ -91,7 +96,7 @@ def _parse_field(session: Session, kind: bytes, place: bytes) -> Field:
         offset *= width
     if offset < 0 or offset >> 3 >= session.server.value_max_bytes:
         raise CommandError(f"ERR {_BAD_OFFSET}")
-    return Field(offset, width, signed)
+    return Field(offset, width, kind[:1] == b"i")
 
 
 def _parse(session: Session, args: list[bytes], *, read_only: bool) -> list[Operation]:
@@ -122,11 +127,14 @@ def _parse(session: Session, args: list[bytes], *, read_only: bool) -> list[Oper
 
 def _run(session: Session, args: list[bytes], *, read_only: bool) -> bytes:
     operations = _parse(session, args, read_only=read_only)
-    value = bytearray(session.store.get(args[1]) or b"")
+    writes = [operation.field.end_byte for operation in operations if operation.kind != b"GET"]
+    if not writes:
+        found = session.store.get(args[1]) or b""
+        return array([integer(operation.field.read(found)) for operation in operations])
+    value = bytearray(session.store.peek(args[1]) or b"")
     replies = []
     changed = False
-    writes = [operation.field.end_byte for operation in operations if operation.kind != b"GET"]
-    if writes and len(value) < max(writes):
+    if len(value) < max(writes):
         value.extend(bytes(max(writes) - len(value)))
         changed = True
     for operation in operations:
@@ -134,8 +142,7 @@ def _run(session: Session, args: list[bytes], *, read_only: bool) -> bytes:
         if operation.kind == b"GET":
             replies.append(integer(old))
             continue
-        wanted = operation.argument if operation.kind == b"SET" else old + operation.argument
-        number = operation.field.fit(wanted, operation.overflow)
+        number = operation.field.fit(operation.wanted(old), operation.overflow)
         if number is None:
             replies.append(nil(session.resp))
             continue

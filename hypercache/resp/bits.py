@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import CommandError
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 _GROUP: Final = "bitmap"
 _KEY: Final = (1, 1, 1)
 _BAD_OFFSET: Final = "bit offset is not an integer or out of range"
+_CHUNK_BYTES: Final = 1 << 16
+"""Long values are worked through in pieces that stay in the processor's cache, and that need little memory beside them."""
+
+_DULL: Final = (b"\xff" * _CHUNK_BYTES, bytes(_CHUNK_BYTES))
+"""For either bit: a piece that does not hold it."""
 
 
 def parse_bit_offset(session: Session, argument: bytes) -> int:
@@ -26,7 +32,7 @@ def parse_bit_offset(session: Session, argument: bytes) -> int:
         CommandError: it is no integer, negative, or behind the longest value's end.
     """
     offset = parse_int(argument, _BAD_OFFSET)
-    if not 0 <= offset >> 3 < session.server.value_max_bytes or offset < 0:
+    if not 0 <= offset >> 3 < session.server.value_max_bytes:
         raise CommandError(f"ERR {_BAD_OFFSET}")
     return offset
 
@@ -45,14 +51,19 @@ def setbit(session: Session, args: list[bytes]) -> bytes:
     offset = parse_bit_offset(session, args[2])
     if args[3] not in (b"0", b"1"):
         raise CommandError("ERR bit is not an integer or out of range")
+    store, key = session.store, args[1]
     place, mask = offset >> 3, 0x80 >> (offset & 7)
-    value = bytearray(session.store.get(args[1]) or b"")
-    if place >= len(value):
-        value.extend(bytes(place + 1 - len(value)))
-    old = value[place] & mask
-    value[place] = value[place] | mask if args[3] == b"1" else value[place] & ~mask
-    session.store.replace(args[1], bytes(value))
-    return ONE if old else ZERO
+    value = store.peek(key)
+    length = 0 if value is None else len(value)
+    byte = value[place] if value is not None and place < length else 0
+    changed = byte | mask if args[3] == b"1" else byte & ~mask
+    if changed == byte and place < length:
+        store.touch(key)
+    else:
+        view = memoryview(value or b"")
+        padding = bytes(max(0, place - length))
+        store.replace(key, b"".join((view[:place], padding, bytes((changed,)), view[place + 1 :])))
+    return ONE if byte & mask else ZERO
 
 
 @command("getbit", arity=3, flags="readonly fast", keys=_KEY, group=_GROUP, since="2.2.0", summary="Returns a bit value by offset.")
@@ -74,19 +85,16 @@ def _counts_bits(args: list[bytes], at: int) -> bool:
     return unit == b"BIT"
 
 
-def _mask_ends(value: bytes, low: int, high: int) -> tuple[bytes, int, int]:
-    """Return the bytes that hold the bits from ``low`` to before ``high``, and how many bits before and behind do not count."""
-    first, last = low >> 3, (high + 7) >> 3
-    return value[first:last], low & 7, -high & 7
-
-
-def _count_ones(chunk: bytes, before: int, behind: int) -> int:
-    if not chunk:
+def _count_ones(value: bytes, low: int, high: int) -> int:
+    """Count the ones among the bits from ``low`` to before ``high``."""
+    if low >= high:
         return 0
-    number = int.from_bytes(chunk, "big")
-    if before:
-        number &= (1 << (len(chunk) * 8 - before)) - 1
-    return (number >> behind).bit_count()
+    first, last = low >> 3, (high + 7) >> 3
+    view = memoryview(value)[first:last]
+    count = sum([int.from_bytes(view[at : at + _CHUNK_BYTES], "big").bit_count() for at in range(0, len(view), _CHUNK_BYTES)])
+    before = value[first] >> 8 - (low & 7)
+    behind = value[last - 1] & (1 << (-high & 7)) - 1
+    return count - before.bit_count() - behind.bit_count()
 
 
 @command(
@@ -104,15 +112,18 @@ def bitcount(session: Session, args: list[bytes]) -> bytes:
     if value is None:
         return ZERO
     if len(args) == 2:
-        return integer(int.from_bytes(value, "big").bit_count())
+        return integer(_count_ones(value, 0, len(value) * 8))
     if len(args) not in (4, 5):
         raise CommandError(SYNTAX_ERROR)
     start, end = parse_int(args[2]), parse_int(args[3])
+    if start < 0 and end < 0 and start > end:
+        # Redis answers before it reads the unit.
+        return ZERO
     by_bits = _counts_bits(args, 4)
     low, high = slice_bounds(start, end, len(value) * 8 if by_bits else len(value))
     if not by_bits:
         low, high = low * 8, high * 8
-    return integer(_count_ones(*_mask_ends(value, low, high)))
+    return integer(_count_ones(value, low, high))
 
 
 @command(
@@ -156,22 +167,24 @@ def bitpos(session: Session, args: list[bytes]) -> bytes:
 
 
 def _find(value: bytes, bit: int, low: int, high: int) -> int:
-    chunk, before, behind = _mask_ends(value, low, high)
-    # Whole bytes that cannot hold the bit are skipped without a look at their bits.
-    dull = b"\xff" if not bit else b"\0"
-    first = low >> 3
-    if before or behind:
-        number = int.from_bytes(chunk, "big")
-        if not bit:
-            number = ~number
-        number &= (1 << (len(chunk) * 8 - before)) - 1
-        number = number >> behind << behind
-        return first * 8 + len(chunk) * 8 - number.bit_length() if number else -1
-    rest = chunk.lstrip(dull)
-    if not rest:
-        return -1
-    byte = rest[0] if bit else rest[0] ^ 0xFF
-    return (first + len(chunk) - len(rest)) * 8 + 8 - byte.bit_length()
+    """Return the place of the first such bit from ``low`` to before ``high``, -1 where there is none."""
+    flip = 0 if bit else 0xFF
+    at, last = low >> 3, (high + 7) >> 3
+    # The first byte alone may count in part only; behind the last bit a find is as good as none.
+    byte = (value[at] ^ flip) & 0xFF >> (low & 7)
+    if not byte:
+        at += 1
+        dull = _DULL[bit]
+        while at + _CHUNK_BYTES <= last and value.startswith(dull, at):
+            at += _CHUNK_BYTES
+        end = min(at + _CHUNK_BYTES, last)
+        rest = value[at:end].lstrip(dull[:1])
+        if not rest:
+            return -1
+        at = end - len(rest)
+        byte = rest[0] ^ flip
+    place = at * 8 + 8 - byte.bit_length()
+    return place if place < high else -1
 
 
 _OPERATIONS: Final[dict[bytes, Callable[[int, int], int]]] = {
@@ -202,11 +215,14 @@ def bitop(session: Session, args: list[bytes]) -> bytes:
     if not length:
         session.store.delete(args[2])
         return ZERO
-    numbers = [int.from_bytes(value.ljust(length, b"\0"), "big") for value in values]
-    result = numbers[0]
-    if operation == b"NOT":
-        result ^= (1 << length * 8) - 1
-    for number in numbers[1:]:
-        result = _OPERATIONS[operation](result, number)
-    session.store.put(args[2], result.to_bytes(length, "big"))
+    combine = _OPERATIONS.get(operation)
+    views = [memoryview(value) for value in values]
+    pieces = []
+    for at in range(0, length, _CHUNK_BYTES):
+        size = min(_CHUNK_BYTES, length - at)
+        # A value that is too short is followed by zeros.
+        numbers = [int.from_bytes(piece, "big") << 8 * (size - len(piece)) for piece in [view[at : at + size] for view in views]]
+        number = numbers[0] ^ (1 << size * 8) - 1 if combine is None else reduce(combine, numbers)
+        pieces.append(number.to_bytes(size, "big"))
+    session.store.put(args[2], b"".join(pieces))
     return integer(length)

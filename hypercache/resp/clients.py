@@ -228,8 +228,10 @@ def client_pause(session: Session, args: list[bytes]) -> bytes:
     if timeout < 0:
         raise CommandError("ERR timeout is negative")
     mode = args[3].upper() if len(args) == 4 else b"ALL"
-    if len(args) > 4 or mode not in (b"WRITE", b"ALL"):
+    if len(args) > 4:
         raise CommandError("ERR syntax error")
+    if mode not in (b"WRITE", b"ALL"):
+        raise CommandError("ERR CLIENT PAUSE mode must be WRITE or ALL")
     server = session.server
     server.pause_until_ms = max(server.pause_until_ms, session.keyspace.now_ms + timeout)
     server.pause_writes_only = mode == b"WRITE"
@@ -301,7 +303,7 @@ def client_trackinginfo(session: Session, args: list[bytes]) -> bytes:
 @_sub("tracking", -3, "Controls server-assisted client-side caching for the connection.", "6.0.0")
 def client_tracking(session: Session, args: list[bytes]) -> bytes:
     """Accept OFF; there is no server-assisted caching yet."""
-    if args[2].lower() == b"off":
+    if not _switch(args[2]):
         return OK
     raise CommandError("ERR client tracking is not supported by this server")
 

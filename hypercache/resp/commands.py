@@ -6,14 +6,33 @@ from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import CommandError
 from hypercache.resp.glob import Glob
-from hypercache.resp.replies import array, bulk, help_lines, integer, mapping, null_array, set_of, simple, text
+from hypercache.resp.replies import array, bulk, help_lines, integer, mapping, nil, set_of, simple, text
 from hypercache.resp.table import Command, command
 
 if TYPE_CHECKING:
     from hypercache.resp.session import Session
+    from hypercache.resp.table import CommandTable
 
 _FLAGS: Final = "loading stale"
 _CATEGORIES: Final = {"readonly": "@read", "write": "@write", "admin": "@admin", "fast": "@fast"}
+_KEY_FLAGS: Final = {
+    "del": "RM delete",
+    "unlink": "RM delete",
+    "getdel": "RW access delete",
+    "set": "OW update",
+    "setex": "OW update",
+    "psetex": "OW update",
+    "mset": "OW update",
+    "setnx": "OW insert",
+    "msetnx": "OW insert",
+    "append": "RW insert",
+    "setrange": "RW update",
+    "expire": "RW update",
+    "pexpire": "RW update",
+    "expireat": "RW update",
+    "pexpireat": "RW update",
+    "persist": "RW update",
+}
 _GROUP_CATEGORIES: Final = {"generic": "@keyspace", "string": "@string", "bitmap": "@bitmap", "connection": "@connection"}
 
 
@@ -73,6 +92,13 @@ def key_positions(entry: Command, args: list[bytes]) -> list[int]:
     return list(range(first, end + 1, step))
 
 
+def _named(table: CommandTable, name: bytes) -> Command | None:
+    """Return the command, or the subcommand ``container|name``; None where there is none."""
+    container, bar, sub = name.partition(b"|")
+    entry = table.find(container)
+    return entry.subcommands.get(sub.lower()) if entry is not None and bar else entry
+
+
 def _entry_of(session: Session, args: list[bytes]) -> Command:
     entry = session.server.table.resolve(args)
     if entry is None:
@@ -91,8 +117,8 @@ def command_info_command(session: Session, args: list[bytes]) -> bytes:
     """Answer details of the named commands, of all where none is named."""
     table = session.server.table
     names = args[2:] or [name.encode() for name in table.commands]
-    found = [table.resolve(name.split(b"|")) for name in names]
-    return array([null_array(session.resp) if entry is None else command_info(session.resp, entry) for entry in found])
+    found = [_named(table, name) for name in names]
+    return array([nil(session.resp) if entry is None else command_info(session.resp, entry) for entry in found])
 
 
 @command("command|docs", arity=-2, flags=_FLAGS, group="server", since="7.0.0", summary="Returns documentation of commands.")
@@ -100,7 +126,7 @@ def command_docs(session: Session, args: list[bytes]) -> bytes:
     """Answer a summary of the named commands, of all where none is named."""
     table = session.server.table
     names = args[2:] or [name.encode() for name in table.commands]
-    found = [entry for name in names if (entry := table.resolve(name.split(b"|"))) is not None]
+    found = [entry for name in names if (entry := _named(table, name)) is not None]
     return mapping(session.resp, [(text(entry.name), _docs(session.resp, entry)) for entry in found])
 
 
@@ -146,7 +172,8 @@ def command_getkeysandflags(session: Session, args: list[bytes]) -> bytes:
     """Answer the keys of a whole command, each with how it is accessed."""
     inner = args[2:]
     entry = _entry_of(session, inner)
-    flags = [simple(b"RO"), simple(b"ACCESS")] if "readonly" in entry.flags else [simple(b"RW"), simple(b"UPDATE")]
+    named = "RO access" if "readonly" in entry.flags else _KEY_FLAGS.get(entry.name, "RW access update")
+    flags = [simple(flag.encode()) for flag in named.split()]
     return array(
         [array([bulk(inner[at]), set_of(session.resp, flags)]) for at in key_positions(entry, inner)],
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from hypercache.limits import VALUE_MAX_BYTES
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ class ServerContext:
         parameters: the settings that CONFIG reaches; set once they are wired.
         commands_processed, error_replies, protocol_errors: counters.
         pause_until_ms: until when CLIENT PAUSE holds commands back; 0 for no pause.
+        value_max_bytes: how long a value may become (``proto-max-bulk-len``).
         pause_writes_only: whether that is for writes alone.
     """
 
@@ -68,4 +71,4 @@ class ServerContext:
         self.protocol_errors = 0
         self.pause_until_ms = 0
         self.pause_writes_only = False
-        self.value_max_bytes = 0
+        self.value_max_bytes = VALUE_MAX_BYTES

@@ -87,7 +87,9 @@ class Engine:
         if self._fault is None:
             self._parser.authenticated = session.authenticated
             if session.authenticated:
-                self._run(self._parser.take(data), replies)
+                requests = self._parser.take(data)
+                if requests:
+                    self._run(requests, replies)
                 self._fault = self._parser.fault
             else:
                 self._fault = self._feed_guarded(data, replies)
@@ -120,8 +122,8 @@ class Engine:
         while True:
             try:
                 for request in pending:
-                    # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a
-                    # quarter of their cost.
+                    # The two commands that most of any cache's traffic consists of, without look-up, call and counting: a quarter
+                    # of their cost.
                     if plain:
                         if len(request) == 3:
                             name, key, value = request
@@ -149,6 +151,7 @@ class Engine:
                                 replies.append(b"$%d\r\n%b\r\n" % (size, found))
                                 large += size
                                 if large > REPLIES_PER_READ_MAX_BYTES:
+                                    self._stalled = list(pending)
                                     break
                                 continue
                     reply = self._execute(request)
@@ -162,11 +165,10 @@ class Engine:
                     if len(reply) > LARGE_REPLY_BYTES:
                         large += len(reply)
                         if large > REPLIES_PER_READ_MAX_BYTES:
+                            self._stalled = list(pending)
                             break
                     if self._rebind:
                         plain, get, put, make_room, null = self._bind()
-                # Nothing is left here unless the loop was broken off.
-                self._stalled = list(pending)
             except Exception as failure:  # noqa: BLE001 - a bug of the store must not take the connection or the node along
                 session.server.report_failure("get or set", failure)
                 session.server.error_replies += 1
@@ -177,7 +179,7 @@ class Engine:
         self._set.calls += sets
         session.commands += gets + sets + others
         session.server.commands_processed += gets + sets + others
-        if not others:
+        if not others and (gets or sets):
             session.last_command = "get" if gets else "set"
 
     def _bind(self) -> _Binding:

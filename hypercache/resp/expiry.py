@@ -72,12 +72,15 @@ PEXPIREAT = _setter(
 
 def _getter(name: str, since: str, summary: str, *, seconds: bool, relative: bool) -> Command:
     def ttl(session: Session, args: list[bytes]) -> bytes:
-        deadline = session.store.deadline(args[1])
+        store = session.store
+        deadline = store.deadline(args[1])
         if deadline is None:
+            store.misses += 1
             return MINUS_TWO
+        store.hits += 1
         if not deadline:
             return MINUS_ONE
-        shown = max(0, deadline - session.store.now_ms) if relative else deadline
+        shown = max(0, deadline - store.now_ms) if relative else deadline
         return integer((shown + 500) // 1000 if seconds else shown)
 
     return command(name, arity=2, flags="readonly fast", keys=(1, 1, 1), group=_GROUP, since=since, summary=summary)(ttl)

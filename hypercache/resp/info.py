@@ -23,6 +23,11 @@ def human(size: int) -> str:
     return f"{size}B"
 
 
+def _setting(server: ServerContext, name: str) -> str:
+    parameter = server.parameters.all().get(name)
+    return "" if parameter is None else parameter.read()
+
+
 def _server(server: ServerContext) -> Mapping[str, str | int | float]:
     uptime = max(0, server.keyspace.now_ms - server.started_ms) // 1000
     return {
@@ -37,7 +42,12 @@ def _server(server: ServerContext) -> Mapping[str, str | int | float]:
 
 
 def _clients(server: ServerContext) -> Mapping[str, str | int | float]:
-    return {"connected_clients": len(server.clients), "blocked_clients": 0, "tracking_clients": 0}
+    return {
+        "connected_clients": len(server.clients),
+        "maxclients": _setting(server, "maxclients"),
+        "blocked_clients": 0,
+        "tracking_clients": 0,
+    }
 
 
 def _memory(server: ServerContext) -> Mapping[str, str | int | float]:
@@ -51,7 +61,7 @@ def _memory(server: ServerContext) -> Mapping[str, str | int | float]:
         "used_memory_peak_human": human(peak),
         "maxmemory": bound,
         "maxmemory_human": human(bound),
-        "maxmemory_policy": server.parameters.all()["maxmemory-policy"].read(),
+        "maxmemory_policy": _setting(server, "maxmemory-policy"),
     }
 
 
@@ -120,5 +130,5 @@ def info_text(server: ServerContext, wanted: set[str]) -> str:
     for name, produce in producers.items():
         if everything or name in wanted or (by_default and name not in _NOT_BY_DEFAULT):
             fields = "".join(f"{field}:{value}\r\n" for field, value in produce().items())
-            parts.append(f"# {name.capitalize()}\r\n{fields}")
+            parts.append(f"# {'CPU' if name == 'cpu' else name.capitalize()}\r\n{fields}")
     return "\r\n".join(parts)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import CommandError
-from hypercache.resp.arguments import SYNTAX_ERROR, is_integer, parse_int
+from hypercache.resp.arguments import SYNTAX_ERROR, is_integer, parse_int, parse_int32
 from hypercache.resp.glob import Glob
 from hypercache.resp.replies import OK, ONE, ZERO, array, bulk, bulk_or_nil, bulks, help_lines, integer, nil, simple
 from hypercache.resp.table import command
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _GROUP: Final = "generic"
 _EMBEDDED_MAX_BYTES: Final = 44
-_CURSOR: Final = re.compile(rb"[+-]?[0-9]+|")
+_CURSOR: Final = re.compile(rb"([+-]?)0*([0-9]{0,20})")
 _CURSOR_MAX: Final = (1 << 64) - 1
 _LFU_REFUSAL: Final = (
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between "
@@ -27,6 +27,17 @@ _IDLE_REFUSAL: Final = (
     "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at "
     "runtime LRU and LFU data will take some time to adjust."
 )
+
+
+def look_up(session: Session, key: bytes) -> bytes | None:
+    """Return a value without counting the key as used; the look-up itself counts as a hit or a miss, as Redis has it."""
+    store = session.store
+    value = store.peek(key)
+    if value is None:
+        store.misses += 1
+    else:
+        store.hits += 1
+    return value
 
 
 @command("del", arity=-2, flags="write", keys=(1, -1, 1), group=_GROUP, summary="Deletes one or more keys.")
@@ -56,7 +67,12 @@ def unlink(session: Session, args: list[bytes]) -> bytes:
 )
 def exists(session: Session, args: list[bytes]) -> bytes:
     """Answer how many of the keys there are; one named twice counts twice."""
-    return integer(sum([session.store.contains(key) for key in args[1:]]))
+    store = session.store
+    contains = store.contains
+    found = sum([contains(key) for key in args[1:]])
+    store.hits += found
+    store.misses += len(args) - 1 - found
+    return integer(found)
 
 
 @command(
@@ -64,7 +80,7 @@ def exists(session: Session, args: list[bytes]) -> bytes:
 )
 def type_(session: Session, args: list[bytes]) -> bytes:
     """Answer ``string``, or ``none``."""
-    return simple(b"string" if session.store.contains(args[1]) else b"none")
+    return simple(b"none" if look_up(session, args[1]) is None else b"string")
 
 
 @command(
@@ -78,7 +94,8 @@ def type_(session: Session, args: list[bytes]) -> bytes:
 )
 def touch(session: Session, args: list[bytes]) -> bytes:
     """Count the keys as used; answer how many there are."""
-    return integer(sum([session.store.touch(key) for key in args[1:]]))
+    get = session.store.get
+    return integer(sum([get(key) is not None for key in args[1:]]))
 
 
 def _move(store: StoreLike, source: bytes, target_store: StoreLike, target: bytes) -> None:
@@ -119,7 +136,7 @@ def renamenx(session: Session, args: list[bytes]) -> bytes:
 
 
 def _numbered_store(session: Session, argument: bytes) -> StoreLike:
-    store = session.keyspace.by_index(parse_int(argument))
+    store = session.keyspace.by_index(parse_int32(argument))
     if store is None:
         raise CommandError("ERR DB index is out of range")
     return store
@@ -151,7 +168,7 @@ def copy(session: Session, args: list[bytes]) -> bytes:
         at += 1
     if target_store is session.store and args[1] == args[2]:
         raise CommandError("ERR source and destination objects are the same")
-    if not session.store.contains(args[1]) or (target_store.contains(args[2]) and not replace):
+    if session.store.get(args[1]) is None or (target_store.contains(args[2]) and not replace):
         return ZERO
     _move(session.store, args[1], target_store, args[2])
     return ONE
@@ -160,9 +177,7 @@ def copy(session: Session, args: list[bytes]) -> bytes:
 @command("move", arity=3, flags="write fast", keys=(1, 1, 1), group=_GROUP, summary="Moves a key to another database.")
 def move(session: Session, args: list[bytes]) -> bytes:
     """Move a record to another numbered store, where the key is free."""
-    target = session.keyspace.by_index(parse_int(args[2]))
-    if target is None:
-        raise CommandError("ERR DB index is out of range")
+    target = _numbered_store(session, args[2])
     if target is session.store:
         raise CommandError("ERR source and destination objects are the same")
     if not session.store.contains(args[1]) or target.contains(args[1]):
@@ -187,18 +202,25 @@ def keys(session: Session, args: list[bytes]) -> bytes:
     return bulks(list(filter(pattern.matches, session.store.keys())))
 
 
+def _parse_cursor(argument: bytes) -> int:
+    """Return a cursor as strtoul reads it: a sign is taken, a negative one wraps around, and no text at all is zero."""
+    match = _CURSOR.fullmatch(argument)
+    cursor = int(match[2] or b"0") if match else _CURSOR_MAX + 1
+    if cursor > _CURSOR_MAX or argument in (b"+", b"-"):
+        raise CommandError("ERR invalid cursor")
+    return -cursor & _CURSOR_MAX if argument[:1] == b"-" else cursor
+
+
 @command("scan", arity=-2, flags="readonly", group=_GROUP, since="2.8.0", summary="Iterates over the key names in the database.")
 def scan(session: Session, args: list[bytes]) -> bytes:
     """Answer the next cursor and some keys: ``SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]``."""
-    # As strtoul reads it: a sign is taken, a negative one wraps around, and nothing is zero.
-    if not _CURSOR.fullmatch(args[1]) or abs(int(args[1] or b"0")) > _CURSOR_MAX:
-        raise CommandError("ERR invalid cursor")
-    cursor = int(args[1] or b"0") & _CURSOR_MAX
+    cursor = _parse_cursor(args[1])
     count, pattern, kind = 10, None, b"string"
-    if len(args) % 2:
-        raise CommandError(SYNTAX_ERROR)
-    for option, value in zip(args[2::2], args[3::2], strict=True):
-        name = option.upper()
+    for at in range(2, len(args), 2):
+        name = args[at].upper()
+        if at + 1 == len(args):
+            raise CommandError(SYNTAX_ERROR)
+        value = args[at + 1]
         if name == b"COUNT":
             count = parse_int(value)
             if count < 1:
@@ -256,8 +278,11 @@ def flushall(session: Session, args: list[bytes]) -> bytes:
     summary="Returns the internal encoding of a value.",
 )
 def object_encoding(session: Session, args: list[bytes]) -> bytes:
-    """Answer what Redis would call the encoding of a newly set value of that content: ``int``, ``embstr`` or ``raw``."""
-    value = session.store.peek(args[2])
+    """Answer what Redis would call the encoding of a newly set value of that content: ``int``, ``embstr`` or ``raw``.
+
+    In Redis a value that APPEND, SETRANGE or SETBIT made is ``raw`` whatever its length; here nothing but the content is known.
+    """
+    value = look_up(session, args[2])
     if value is None:
         return nil(session.resp)
     if is_integer(value):
@@ -276,7 +301,7 @@ def object_encoding(session: Session, args: list[bytes]) -> bytes:
 )
 def object_freq(session: Session, args: list[bytes]) -> bytes:
     """Answer the use counter, kept under an LFU policy alone."""
-    if not session.store.contains(args[2]):
+    if look_up(session, args[2]) is None:
         return nil(session.resp)
     frequency = session.store.frequency(args[2])
     if frequency is None:
@@ -295,12 +320,11 @@ def object_freq(session: Session, args: list[bytes]) -> bytes:
 )
 def object_idletime(session: Session, args: list[bytes]) -> bytes:
     """Answer the seconds since the key was last used."""
-    idle = session.store.idle_seconds(args[2])
-    if idle is None:
+    if look_up(session, args[2]) is None:
         return nil(session.resp)
     if session.store.frequency(args[2]) is not None:
         raise CommandError(_IDLE_REFUSAL)
-    return integer(idle)
+    return integer(session.store.idle_seconds(args[2]) or 0)
 
 
 @command(
@@ -314,7 +338,7 @@ def object_idletime(session: Session, args: list[bytes]) -> bytes:
 )
 def object_refcount(session: Session, args: list[bytes]) -> bytes:
     """Answer 1: no value is shared."""
-    return ONE if session.store.contains(args[2]) else nil(session.resp)
+    return nil(session.resp) if look_up(session, args[2]) is None else ONE
 
 
 @command("object|help", arity=2, flags="loading stale", group=_GROUP, since="6.2.0", summary="Returns helpful text.")
@@ -324,11 +348,14 @@ def object_help(session: Session, args: list[bytes]) -> bytes:
         "OBJECT",
         (
             "ENCODING <key>",
-            "    Return the kind of internal representation used in order to store the value associated with a <key>.",
+            "    Return the kind of internal representation used in order to store the value",
+            "    associated with a <key>.",
             "FREQ <key>",
-            "    Return the access frequency index of the <key>.",
+            "    Return the access frequency index of the <key>. The returned integer is",
+            "    proportional to the logarithm of the recent access frequency of the key.",
             "IDLETIME <key>",
-            "    Return the idle time of the <key>.",
+            "    Return the idle time of the <key>, that is the approximated number of",
+            "    seconds elapsed since the last access to the key.",
             "REFCOUNT <key>",
             "    Return the number of references of the value associated with the specified",
             "    <key>.",

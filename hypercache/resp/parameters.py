@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,6 +12,8 @@ from hypercache.errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_MEMORY: Final = re.compile(r"([0-9]{0,18})([a-z]*)")
 _UNITS: Final = {
     "": 1,
     "b": 1,
@@ -79,17 +82,15 @@ class Parameters:
 
 
 def parse_memory(value: str) -> int:
-    """Return a number of bytes: ``100``, ``100mb``, ``1gb``, ``5k`` as Redis reads them.
+    """Return a number of bytes: ``100``, ``100mb``, ``1gb``, ``5k`` as Redis reads them; nothing at all is 0.
 
     Raises:
         ValueError: it is no such text.
     """
-    text = value.strip().lower()
-    digits = text.rstrip("bkmg")
-    unit = text[len(digits) :]
-    if not digits.isdecimal() or unit not in _UNITS:
+    match = _MEMORY.fullmatch(value.lower())
+    if match is None or match[2] not in _UNITS or (value and not match[1]):
         raise ValueError("argument must be a memory value")
-    return int(digits) * _UNITS[unit]
+    return int(match[1] or 0) * _UNITS[match[2]]
 
 
 def parse_integer(value: str, lowest: int, highest: int) -> int:
@@ -98,10 +99,9 @@ def parse_integer(value: str, lowest: int, highest: int) -> int:
     Raises:
         ValueError: it is none, or out of bounds.
     """
-    try:
-        number = int(value)
-    except ValueError:
-        raise ValueError("argument couldn't be parsed into an integer") from None
+    if not _INTEGER.fullmatch(value):
+        raise ValueError("argument couldn't be parsed into an integer")
+    number = int(value)
     if not lowest <= number <= highest:
         raise ValueError(f"argument must be between {lowest} and {highest} inclusive")
     return number

@@ -36,19 +36,21 @@ def time(session: Session, args: list[bytes]) -> bytes:
 def config_get(session: Session, args: list[bytes]) -> bytes:
     """Answer the settings whose names match any of the patterns."""
     patterns = [Glob(arg.lower()) for arg in args[2:]]
+    # A name that is asked for as such is answered in the same spelling.
+    asked = {arg.lower(): arg for arg in args[2:]}
     chosen = [
-        parameter
+        (bulk(asked.get(name.encode(), name.encode())), text(parameter.read()))
         for name, parameter in session.server.parameters.all().items()
         if any(pattern.matches(name.encode()) for pattern in patterns)
     ]
-    return mapping(session.resp, [(text(parameter.name), text(parameter.read())) for parameter in chosen])
+    return mapping(session.resp, chosen)
 
 
 @command("config|set", arity=-4, flags=_ADMIN, group=_GROUP, since="2.0.0", summary="Sets parameters in-flight.")
 def config_set(session: Session, args: list[bytes]) -> bytes:
     """Change settings, all or none."""
     if len(args) % 2:
-        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+        raise CommandError("ERR syntax error")
     words = [arg.decode("utf-8", "surrogateescape") for arg in args[2:]]
     session.server.parameters.set_all(list(zip(words[::2], words[1::2], strict=True)))
     return OK

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 from hypercache.errors import CommandError
 from hypercache.resp.arguments import (
     EXPIRY_UNITS,
+    GETEX_OPTIONS,
     INT64_MAX,
     INT64_MIN,
-    SYNTAX_ERROR,
+    SET_OPTIONS,
     absolute_deadline,
-    format_float,
-    long_double,
+    add_floats,
     option_deadline,
-    parse_float,
     parse_int,
+    set_options,
     slice_bounds,
 )
-from hypercache.resp.replies import EMPTY_BULK, OK, ONE, ZERO, array, bulk, bulk_or_nil, integer, nil
+from hypercache.resp.replies import EMPTY_BULK, OK, ONE, ZERO, bulk, bulk_or_nil, integer, nil
 from hypercache.resp.table import Command, command
 
 if TYPE_CHECKING:
@@ -58,28 +58,8 @@ def set_(session: Session, args: list[bytes]) -> bytes:
     if len(args) == 3:
         store.put(key, value)
         return OK
-    condition = expiry = b""
-    answers_old = False
-    expiry_argument = b""
-    at = 3
-    while at < len(args):
-        option = args[at].upper()
-        if option in (b"NX", b"XX") and condition in (b"", option):
-            condition = option
-        elif option == b"GET":
-            answers_old = True
-        elif option == b"KEEPTTL" and expiry in (b"", option):
-            expiry = option
-        elif option in EXPIRY_UNITS and not expiry and at + 1 < len(args):
-            expiry = option
-            at += 1
-            expiry_argument = args[at]
-        else:
-            raise CommandError(SYNTAX_ERROR)
-        at += 1
-    deadline = 0
-    if expiry_argument or expiry in EXPIRY_UNITS:
-        deadline = option_deadline(expiry, expiry_argument, store.now_ms, "set")
+    condition, answers_old, expiry, argument = set_options(args, 3, SET_OPTIONS)
+    deadline = option_deadline(expiry, argument, store.now_ms, "set") if expiry in EXPIRY_UNITS else 0
     old = store.get(key) if answers_old else None
     if condition and store.contains(key) == (condition == b"NX"):
         return bulk_or_nil(session.resp, old)
@@ -101,17 +81,15 @@ def set_(session: Session, args: list[bytes]) -> bytes:
 )
 def getex(session: Session, args: list[bytes]) -> bytes:
     """Answer the value and change when it expires: ``GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]``."""
-    option = args[2].upper() if len(args) > 2 else b""
-    fits = len(args) == 2 or (len(args) == 3 and option == b"PERSIST") or (len(args) == 4 and option in EXPIRY_UNITS)
-    if not fits:
-        raise CommandError(SYNTAX_ERROR)
+    _, _, expiry, argument = set_options(args, 2, GETEX_OPTIONS)
+    store = session.store
     value = read(session, args[1])
     if value is None:
         return nil(session.resp)
-    if option in EXPIRY_UNITS:
-        session.store.set_deadline(args[1], option_deadline(option, args[3], session.store.now_ms, "getex"))
-    elif option and session.store.deadline(args[1]):
-        session.store.set_deadline(args[1], 0)
+    if expiry in EXPIRY_UNITS:
+        store.set_deadline(args[1], option_deadline(expiry, argument, store.now_ms, "getex"))
+    elif expiry and store.deadline(args[1]):
+        store.set_deadline(args[1], 0)
     return bulk(value)
 
 
@@ -201,8 +179,13 @@ def psetex(session: Session, args: list[bytes]) -> bytes:
 )
 def mget(session: Session, args: list[bytes]) -> bytes:
     """Answer the values of several keys."""
-    resp = session.resp
-    return array([bulk_or_nil(resp, read(session, key)) for key in args[1:]])
+    get = session.store.peek if session.no_touch else session.store.get
+    null = nil(session.resp)
+    parts = [b"*%d\r\n" % (len(args) - 1)]
+    for key in args[1:]:
+        value = get(key)
+        parts.append(null if value is None else b"$%d\r\n%b\r\n" % (len(value), value))
+    return b"".join(parts)
 
 
 def _pairs(args: list[bytes], name: str) -> list[tuple[bytes, bytes]]:
@@ -222,8 +205,9 @@ def _pairs(args: list[bytes], name: str) -> list[tuple[bytes, bytes]]:
 )
 def mset(session: Session, args: list[bytes]) -> bytes:
     """Set several values."""
+    put = session.store.put
     for key, value in _pairs(args, "mset"):
-        session.store.put(key, value)
+        put(key, value)
     return OK
 
 
@@ -247,11 +231,12 @@ def msetnx(session: Session, args: list[bytes]) -> bytes:
 
 
 def _increment(session: Session, key: bytes, amount: int) -> bytes:
-    value = session.store.get(key)
-    number = parse_int(value) + amount if value is not None else amount
+    store = session.store
+    value = store.peek(key)
+    number = amount if value is None else parse_int(value) + amount
     if not INT64_MIN <= number <= INT64_MAX:
         raise CommandError("ERR increment or decrement would overflow")
-    session.store.replace(key, b"%d" % number)
+    store.replace(key, b"%d" % number)
     return integer(number)
 
 
@@ -306,9 +291,8 @@ def decrby(session: Session, args: list[bytes]) -> bytes:
 )
 def incrbyfloat(session: Session, args: list[bytes]) -> bytes:
     """Add to a number, with the precision of Redis' long double."""
-    value = session.store.get(args[1])
-    current = parse_float(value if value is not None else b"0")
-    result = format_float(long_double(current + parse_float(args[2])))
+    value = session.store.peek(args[1])
+    result = add_floats(b"0" if value is None else value, args[2])
     session.store.replace(args[1], result)
     return bulk(result)
 
@@ -324,7 +308,7 @@ def incrbyfloat(session: Session, args: list[bytes]) -> bytes:
 )
 def append(session: Session, args: list[bytes]) -> bytes:
     """Append to a value, or set it; answer its length."""
-    old = session.store.get(args[1]) or b""
+    old = session.store.peek(args[1]) or b""
     check_length(session, len(old) + len(args[2]))
     session.store.replace(args[1], old + args[2])
     return integer(len(old) + len(args[2]))
@@ -388,9 +372,12 @@ def setrange(session: Session, args: list[bytes]) -> bytes:
     if offset < 0:
         raise CommandError("ERR offset is out of range")
     patch = args[3]
-    old = session.store.get(args[1]) or b""
+    old = session.store.peek(args[1]) or b""
     if not patch:
         return integer(len(old))
-    check_length(session, offset + len(patch))
-    session.store.replace(args[1], old[:offset].ljust(offset, b"\0") + patch + old[offset + len(patch) :])
-    return integer(max(len(old), offset + len(patch)))
+    end = offset + len(patch)
+    check_length(session, end)
+    # Views: a long value is copied once, not piece by piece and then as a whole.
+    view = memoryview(old)
+    session.store.replace(args[1], b"".join((view[:offset], bytes(max(0, offset - len(old))), patch, view[end:])))
+    return integer(max(len(old), end))

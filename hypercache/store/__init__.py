@@ -2,7 +2,8 @@
 
 from hypercache.store.eviction import Candidate, EvictionPolicy, built_in_policies, policy_named
 from hypercache.store.keyspace import DEFAULT_STORE, Keyspace, store_name
-from hypercache.store.store import STAMP_STEP, Record, Store
+from hypercache.store.replica import STAMP_STEP, Record
+from hypercache.store.store import Store
 
 __all__ = [
     "DEFAULT_STORE",

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hypercache.limits import DATABASES_COUNT, EVICTION_SAMPLES_COUNT, STORES_MAX_COUNT, TOMBSTONES_MAX_COUNT
+from hypercache.limits import (
+    DATABASES_COUNT,
+    EVICTION_SAMPLES_COUNT,
+    EVICTION_STEPS_PER_MS_COUNT,
+    STORES_MAX_COUNT,
+    TOMBSTONES_MAX_COUNT,
+)
 from hypercache.store.eviction import NO_EVICTION, EvictionPolicy
 from hypercache.store.store import Store
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 DEFAULT_STORE: Final = "default"
+
+_NODE: Final = ""
+_RELEASE_STEPS: Final = 16
+"""Freeing a flushed shard of a large store takes as long as so many evictions."""
 
 
 def store_name(index: int) -> str:
@@ -63,6 +73,10 @@ class Keyspace:
         self._tombstones_max = tombstones_max
         self._tombstone_ttl_ms = tombstone_ttl_ms
         self._before_flush: Callable[[Store], None] | None = None
+        self._first = 0
+        self._steps_left = EVICTION_STEPS_PER_MS_COUNT
+        # While a bound is over: the least that was used since, above which writes do not bring it. By store; `_NODE` for all.
+        self._ceilings: dict[str, int] = {}
         self.by_name(DEFAULT_STORE, create=True)
 
     def by_name(self, name: str, *, create: bool = False) -> Store | None:
@@ -114,6 +128,7 @@ class Keyspace:
     def advance(self, now_ms: int) -> None:
         """Set the time of what follows, Unix milliseconds."""
         self.now_ms = now_ms
+        self._steps_left = EVICTION_STEPS_PER_MS_COUNT
         for store in self.stores.values():
             store.advance(now_ms)
 
@@ -141,25 +156,66 @@ class Keyspace:
 
     def used_bytes(self) -> int:
         """Return about what all stores take of memory, in bytes."""
-        used = sum(store.used_bytes() for store in self.stores.values())
-        self.peak_bytes = max(self.peak_bytes, used)
+        used = 0
+        for store in self.stores.values():
+            used += store.used_bytes()
+        if used > self.peak_bytes:
+            self.peak_bytes = used
         return used
 
     def make_room(self, store: Store) -> bool:
-        """Evict until the store's own bound and the node's hold; False where that cannot be."""
-        while store.maxmemory and store.used_bytes() > store.maxmemory:
-            if not store.evict_one():
-                return False
-        while self.maxmemory and self.used_bytes() > self.maxmemory:
-            # The fullest store gives; where nothing of it may go (no key expires, say), any other.
-            fullest = sorted(self.stores.values(), key=Store.used_bytes, reverse=True)
-            if not any(candidate.evict_one() for candidate in fullest):
-                return False
-        return True
+        """Evict until the store's own bound and the node's hold.
+
+        A bound that was lowered does not stop the node: what goes in one millisecond of the clock is limited. Then writes go on, as
+        in Redis, each evicting no more than came in, while `tend` does the rest.
+
+        Returns:
+            False where a bound does not hold and nothing may go.
+        """
+        if store.maxmemory and not self._hold(store.name, store, lambda: self._evict(store)):
+            return False
+        return not self.maxmemory or self._hold(_NODE, self, self._evict_from_any)
 
     def tend(self, out_of_time: Callable[[], bool]) -> None:
-        """Do a bounded share of every store's background work."""
-        for store in list(self.stores.values()):
+        """Do a bounded share of the background work of every store, another one first each time, and evict what is over a bound."""
+        stores = list(self.stores.values())
+        self._first = first = (self._first + 1) % len(stores)
+        for store in stores[first:] + stores[:first]:
             store.tend(out_of_time)
+            while store.maxmemory and store.used_bytes() > store.maxmemory and self._evict(store) and not out_of_time():
+                pass
             if out_of_time():
                 return
+        while self.maxmemory and self.used_bytes() > self.maxmemory and self._evict_from_any() and not out_of_time():
+            pass
+
+    def _hold(self, name: str, whose: Keyspace | Store, evict: Callable[[], bool]) -> bool:
+        bound = whose.maxmemory
+        used = whose.used_bytes()
+        if used <= bound:
+            self._ceilings.pop(name, None)
+            return True
+        while used > bound:
+            if self._steps_left <= 0 and used <= self._ceilings.setdefault(name, used):
+                self._ceilings[name] = used
+                return True
+            if not evict():
+                return False
+            used = whose.used_bytes()
+        return True
+
+    def _evict(self, store: Store) -> bool:
+        if store.release_one():
+            self._steps_left -= _RELEASE_STEPS
+            return True
+        if store.evict_one():
+            self._steps_left -= 1
+            return True
+        return False
+
+    def _evict_from_any(self) -> bool:
+        # The fullest store gives; where nothing of it may go (no key expires, say), any other.
+        stores: Iterable[Store] = self.stores.values()
+        if len(self.stores) > 1:
+            stores = sorted(stores, key=Store.used_bytes, reverse=True)
+        return any(self._evict(store) for store in stores)

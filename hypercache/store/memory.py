@@ -27,3 +27,8 @@ def bytes_cost(length: int) -> int:
     if size <= _SMALL_OBJECT_BYTES:
         return (size + 15) & ~15
     return (size + 8 + 15) & ~15
+
+
+def record_bytes(key: bytes, value: bytes) -> int:
+    """Return what a key, its value and its stamp take, without their places in the shards, in bytes."""
+    return bytes_cost(len(key)) + bytes_cost(len(value)) + STAMP_BYTES

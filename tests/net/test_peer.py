@@ -1,0 +1,632 @@
+"""Links to peers: what is answered, in which order, in how many writes (wire.md, section 2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor, ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from hypercache.errors import LinkLostError
+from hypercache.limits import LINK_LINGER_SECONDS, PEER_OUTPUT_MAX_BYTES, PEER_OUTPUT_PAUSE_BYTES, PENDING_ANSWERS_MAX_COUNT
+from hypercache.net.peer import PeerContext, ReceiveBudget
+from hypercache.wire import Extension, encode_extended
+from hypercache.wire.events import Extended
+from hypercache.wire.header import HEADER, MAGIC_NUMBER, frame
+from hypercache.wire.messages import (
+    GenericError,
+    HashRingQuery,
+    HashRingUpdate,
+    Heartbeat,
+    HeartbeatResponse,
+    Hello,
+    HelloReply,
+    KeepAlive,
+    ReplicateData,
+    ReplicateResponse,
+    VoteRequest,
+)
+from tests.net.peers import DONE, Handler, RemotePeer, beat, linked, noise, peer_factory, write
+from tests.net.sockets import Doors, until, write_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hypercache.net.lean import LeanReactor
+
+PLACE = "tcp:0:interface=127.0.0.1"
+BAD_CHECKSUM = beat(1)[:-1] + b"\1"
+old_certificates = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL (X509|PKey) objects:DeprecationWarning")
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    observer: Any = events.append
+    globalLogPublisher.addObserver(observer)
+    yield events
+    globalLogPublisher.removeObserver(observer)
+
+
+def hello(cls: type[Hello | HelloReply] = Hello) -> Hello | HelloReply:
+    return cls(1, 2, 0, 7, 1, 0, 1, 0, bytes(32), 1 << 20, 0, "", "n", "", "")
+
+
+def codes(events: list[Any]) -> list[int]:
+    return [event.error_code if isinstance(event, GenericError) else 0 for event in events]
+
+
+# Over real sockets
+
+
+@pytest.mark.parametrize("place", [PLACE, "tcp6:0:interface=\\:\\:1"])
+@pytest_twisted.ensureDeferred
+async def test_5000_frames_in_one_write_are_each_answered_over_ipv4_and_ipv6(doors: Doors, lean: LeanReactor, place: str) -> None:
+    port = await doors.listen(place, peer_factory(), lean)
+    host = port.getHost()
+    remote = await doors.connect(f"tcp:host={host.host.replace(':', chr(92) + ':')}:port={host.port}", RemotePeer())
+    remote.transport.write(b"".join(beat(number) for number in range(5000)))
+    await until(lambda: len(remote.events) == 5000)
+    assert remote.events == [HeartbeatResponse(number, 0) for number in range(5000)]
+    assert remote.reads < 50
+
+
+@pytest_twisted.ensureDeferred
+async def test_64_mib_frames_go_both_ways(doors: Doors, lean: LeanReactor) -> None:
+    value = bytes(range(256)) * (256 * 1024 - 1)
+    factory = peer_factory(Handler(0x20, lambda context, message: ReplicateData(1, 0, "", b"back", message.value)))
+    port = await doors.listen(PLACE, factory, lean)
+    remote = await doors.connect(f"tcp:host=127.0.0.1:port={port.getHost().port}", RemotePeer())
+    remote.transport.write(write(value))
+    await until(lambda: remote.events)
+    assert remote.events == [ReplicateData(1, 0, "", b"back", value)]
+    assert factory.budget.held == 0
+
+
+@old_certificates
+@pytest_twisted.ensureDeferred
+async def test_over_tls_garbage_closes_the_link(doors: Doors, lean: LeanReactor, tmp_path: Path) -> None:
+    pem = write_certificate(tmp_path)
+    factory = peer_factory()
+    port = await doors.listen(f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}", factory, lean)
+    trust = ssl.optionsForClientTLS("localhost", ssl.Certificate.loadPEM(pem.read_bytes()))
+    remote = RemotePeer()
+    await connectProtocol(wrapClientTLS(trust, HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)), remote)
+    remote.transport.write(beat(1))
+    await until(lambda: remote.events == [HeartbeatResponse(1, 0)])
+    remote.transport.write(noise(20) + beat(2))
+    await until(lambda: remote.lost)
+    assert remote.events == [HeartbeatResponse(1, 0)]
+    await until(lambda: not factory.links)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_that_is_closed_while_its_peer_does_not_read_ends_when_it_does(doors: Doors, lean: LeanReactor) -> None:
+    factory = peer_factory()
+    port = await doors.listen(PLACE, factory, lean)
+    remote = await doors.connect(f"tcp:host=127.0.0.1:port={port.getHost().port}", RemotePeer())
+    await until(lambda: factory.links)
+    (link,) = factory.links
+    remote.transport.pauseProducing()
+    link.send(ReplicateData(1, 0, "", b"k", bytes(8 << 20)))
+    await until(lambda: not link.writable)
+    link.lose("enough")
+    remote.transport.resumeProducing()
+    await until(lambda: remote.lost)
+    assert len(remote.events) == 1
+    await until(lambda: not factory.links)
+
+
+# Answers
+
+
+def test_all_answers_of_one_read_leave_in_one_write() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(b"".join(beat(n) + write(b"v") for n in range(50)))
+    assert len(wire.writes) == 1
+    assert len(wire.events()) == 100
+
+
+def test_single_bytes_are_answered_as_one_read_is() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    for byte in beat(1) + noise(30) + write(b"v"):
+        link.dataReceived(bytes([byte]))
+    assert wire.events() == [HeartbeatResponse(1, 0), DONE]
+
+
+def test_messages_sent_outside_of_a_read_leave_in_one_write_a_turn() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    for number in range(10):
+        link.send(Heartbeat(1, number, 3))
+    link.send_encoded(write(b"a") + write(b"b"), 2, 0x20)
+    assert not wire.writes
+    clock.advance(0)
+    assert len(wire.writes) == 1
+    assert len(wire.events()) == 12
+
+
+def test_answers_leave_in_the_order_of_their_requests_across_handlers() -> None:
+    first: Deferred[Any] = Deferred()
+    third: Deferred[Any] = Deferred()
+    waits = [first, None, third]
+    clock = Clock()
+    factory = peer_factory(Handler(0x32, lambda c, m: waits[m.timestamp] or HeartbeatResponse(m.timestamp, 0)), clock=clock)
+    link, wire = linked(factory)
+    link.dataReceived(beat(0) + beat(1) + write(b"v") + frame(1, 0x99, b"") + beat(2) + write(b"w"))
+    third.callback(HeartbeatResponse(2, 0))
+    clock.advance(0)
+    assert not wire.writes
+    first.callback(HeartbeatResponse(0, 0))
+    clock.advance(0)
+    events = wire.events()
+    assert [getattr(event, "timestamp", None) for event in events] == [0, 1, None, None, 2, None]
+    assert codes(events) == [0, 0, 0, 1, 0, 0]
+
+
+def test_a_request_without_an_answer_holds_up_nobody() -> None:
+    later: Deferred[Any] = Deferred()
+    answers = [None, later, HeartbeatResponse(2, 0)]
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: answers[m.timestamp]), clock=clock))
+    link.dataReceived(beat(0) + beat(1) + beat(2))
+    later.callback(None)
+    clock.advance(0)
+    assert wire.events() == [HeartbeatResponse(2, 0)]
+
+
+def test_errors_about_frames_leave_at_once_and_take_no_turn() -> None:
+    later: Deferred[Any] = Deferred()
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: later), clock=clock))
+    too_large = HEADER.pack(MAGIC_NUMBER, 1, 0x32, 1 << 31, 0)
+    link.dataReceived(beat(0) + frame(7, 0x32, b"x") + BAD_CHECKSUM + too_large)
+    link.dataReceived(write(b"v"))
+    assert codes(wire.events()) == [2, 3, 4]
+    later.callback(HeartbeatResponse(0, 0))
+    clock.advance(0)
+    assert wire.events() == [HeartbeatResponse(0, 0), DONE]
+
+
+def test_errors_carry_their_numbers() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(frame(1, 0x99, b"") + frame(7, 0x32, b"x") + HEADER.pack(MAGIC_NUMBER, 1, 0x32, 70_000, 0))
+    assert [(event.error_code, event.extra_data) for event in wire.events()] == [(1, 0x99), (2, 2), (4, 65536)]  # type: ignore[union-attr]
+
+
+def test_reading_pauses_while_too_many_answers_are_not_ready() -> None:
+    waits: list[Deferred[Any]] = []
+
+    def handle(context: PeerContext, message: Heartbeat) -> Deferred[Any]:
+        waits.append(Deferred())
+        return waits[-1]
+
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, handle), clock=clock))
+    link.dataReceived(b"".join(beat(n) for n in range(PENDING_ANSWERS_MAX_COUNT - 1)))
+    assert wire.producerState == "producing"
+    link.dataReceived(beat(0))
+    assert wire.producerState == "paused"
+    for place, each in enumerate(waits):
+        each.callback(HeartbeatResponse(place, 0))
+    assert wire.producerState == "producing"
+    clock.advance(0)
+    assert [event.timestamp for event in wire.events()] == list(range(PENDING_ANSWERS_MAX_COUNT))  # type: ignore[union-attr]
+
+
+# Handlers
+
+
+def test_a_type_without_a_handler_and_a_type_nobody_declared_are_unknown() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(HashRingQuery(1).encode_frame() + frame(1, 0xEE, b"x"))
+    assert [(event.error_code, event.extra_data) for event in wire.events()] == [(1, 0x41), (1, 0xEE)]  # type: ignore[union-attr]
+
+
+def test_a_handler_that_requires_authentication_is_not_reached_without() -> None:
+    reached: list[Any] = []
+    factory = peer_factory(Handler(0x32, lambda c, m: reached.append(m), requires_auth=True), clock=Clock())
+    link, wire = linked(factory)
+    link.decoder.authenticated = False
+    link.dataReceived(beat(1))
+    assert codes(wire.events()) == [5]
+    assert not reached
+    link.decoder.authenticated = True
+    link.dataReceived(beat(1))
+    assert len(reached) == 1
+
+
+def test_raft_is_for_members_only() -> None:
+    reached: list[Any] = []
+    factory = peer_factory(Handler(0x10, lambda c, m: reached.append(m)), clock=Clock())
+    link, wire = linked(factory)
+    link.dataReceived(VoteRequest(1, 2, 3, 4).encode_frame())
+    assert codes(wire.events()) == [5]
+    assert not reached
+    link.member = True
+    link.dataReceived(VoteRequest(1, 2, 3, 4).encode_frame())
+    assert len(reached) == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_failing_handler_is_an_internal_error_that_tells_nothing(late: bool, logged: list[dict[str, Any]]) -> None:
+    waits: list[Deferred[Any]] = []
+
+    def handle(context: PeerContext, message: Heartbeat) -> Any:
+        if not late:
+            raise RuntimeError("the secret cause")
+        waits.append(Deferred())
+        return waits[-1]
+
+    clock = Clock()
+    factory = peer_factory(Handler(0x32, handle), clock=clock)
+    link, wire = linked(factory)
+    link.dataReceived(beat(1) + write(b"v"))
+    for each in waits:
+        each.errback(RuntimeError("the secret cause"))
+    clock.advance(0)
+    error, done = wire.events()
+    assert isinstance(error, GenericError)
+    assert error.error_code == 7
+    assert "secret" not in error.message
+    assert done == DONE
+    reference = error.message.rpartition(" ")[2]
+    assert any(event.get("reference") == reference and "secret" in str(event["log_failure"]) for event in logged)
+    assert factory.metrics.get_stats()["Heartbeat_errors"] == 1
+    link.dataReceived(write(b"w"))
+    assert wire.events() == [DONE]
+
+
+def test_an_answer_that_cannot_be_encoded_is_an_internal_error() -> None:
+    later: Deferred[Any] = Deferred()
+    bad = HeartbeatResponse(1 << 70, 0)
+    answers = [bad, later]
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: answers[m.timestamp]), clock=clock))
+    link.dataReceived(beat(0) + beat(1) + write(b"v"))
+    later.callback(bad)
+    clock.advance(0)
+    assert codes(wire.events()) == [7, 7, 0]
+
+
+def test_the_context_tells_who_and_what() -> None:
+    seen: list[PeerContext] = []
+    link, _ = linked(peer_factory(Handler(0x32, lambda context, message: seen.append(context)), clock=Clock()))
+    link.node_id, link.member = 9, True
+    link.dataReceived(beat(1))
+    link.become_extended()
+    link.dataReceived(encode_extended(Heartbeat(1, 2, 3), Extension(stamp=(5 << 64) + 6)))
+    plain, extended = seen
+    assert (plain.link, plain.member, plain.node_id, plain.stamp, plain.extension) == (link, True, 9, 0, None)
+    assert extended.stamp == (5 << 64) + 6
+
+
+def test_a_handler_may_close_the_link_and_nothing_behind_is_handled() -> None:
+    seen: list[int] = []
+
+    def handle(context: PeerContext, message: Heartbeat) -> HeartbeatResponse:
+        seen.append(message.timestamp)
+        if message.timestamp == 2:
+            context.link.lose("enough")
+        return HeartbeatResponse(message.timestamp, 0)
+
+    link, wire = linked(peer_factory(Handler(0x32, handle), clock=Clock()))
+    link.dataReceived(beat(1) + beat(2) + beat(3))
+    assert seen == [1, 2]
+    assert wire.disconnecting
+    assert HeartbeatResponse(1, 0) in wire.events()
+    link.dataReceived(beat(4))
+    assert seen == [1, 2]
+
+
+# Faults
+
+
+def test_service_goes_on_after_a_kibibyte_of_garbage() -> None:
+    factory = peer_factory(clock=Clock())
+    link, wire = linked(factory)
+    link.dataReceived(noise(1024) + beat(1))
+    assert wire.events() == [HeartbeatResponse(1, 0)]
+    assert factory.metrics.garbage_bytes == 1024
+
+
+def test_after_hello_garbage_closes_the_link() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.become_extended()
+    link.dataReceived(beat(1) + noise(10) + beat(2))
+    assert wire.events() == [HeartbeatResponse(1, 0)]
+    assert wire.disconnecting
+
+
+@pytest.mark.parametrize(("extended", "code"), [(False, 7), (True, 0x0100)])
+def test_a_malformed_message_is_an_error_by_its_reader_and_closes(extended: bool, code: int) -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    if extended:
+        link.become_extended()
+    link.dataReceived(frame(1, 0x20, b"short") + beat(1))
+    (error,) = wire.events()
+    assert isinstance(error, GenericError)
+    assert error.error_code == code
+    assert "malformed" in error.message
+    assert wire.disconnecting
+    assert wire.producer is None
+
+
+def test_a_malformed_message_closes_only_when_the_answers_before_it_are_out() -> None:
+    later: Deferred[Any] = Deferred()
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: later), clock=clock))
+    link.dataReceived(beat(1) + frame(1, 0x20, b"short") + beat(2))
+    assert not wire.disconnecting
+    assert wire.producerState == "paused"
+    later.callback(HeartbeatResponse(1, 0))
+    assert codes(wire.events()) == [0, 7]
+    assert wire.disconnecting
+
+
+def test_a_link_that_must_close_waits_for_no_answer_for_ever() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: Deferred()), clock=clock))
+    link.dataReceived(beat(1) + frame(1, 0x20, b"short"))
+    clock.advance(LINK_LINGER_SECONDS + 1)
+    assert wire.disconnecting
+
+
+def test_an_error_is_never_answered() -> None:
+    sound = GenericError(1, 0, "x").encode_frame()
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(sound + sound[:-1] + b"y" + frame(9, 0xFF, b"z") + HEADER.pack(MAGIC_NUMBER, 1, 0xFF, 1 << 31, 0))
+    link.dataReceived(beat(1))
+    assert wire.events() == [HeartbeatResponse(1, 0)]
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped_and_counted() -> None:
+    factory = peer_factory(clock=Clock())
+    link, wire = linked(factory)
+    link.dataReceived(
+        HeartbeatResponse(1, 0).encode_frame() + DONE.encode_frame() + GenericError(7, 0, "").encode_frame() + beat(1)
+    )
+    assert wire.events() == [HeartbeatResponse(1, 0)]
+    assert factory.metrics.unexpected_answers == 3
+
+
+def test_a_keep_alive_is_not_answered() -> None:
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(KeepAlive().encode_frame() * 3)
+    assert not wire.writes
+
+
+def test_whose_first_frame_is_not_hello_is_a_base_peer_for_good() -> None:
+    link, wire = linked(peer_factory(Handler(0x01, lambda c, m: hello(HelloReply)), clock=Clock()))
+    link.dataReceived(KeepAlive().encode_frame() + hello().encode_frame())
+    assert len(wire.events()) == 1
+    other, late = linked(peer_factory(Handler(0x01, lambda c, m: hello(HelloReply)), clock=Clock()))
+    other.dataReceived(beat(1) + hello().encode_frame())
+    assert codes(late.events()) == [0, 1]
+
+
+def test_version_2_is_unknown_before_hello_and_understood_after() -> None:
+    data = encode_extended(Heartbeat(1, 2, 3), Extension(stamp=5 << 64))
+    link, wire = linked(peer_factory(clock=Clock()))
+    link.dataReceived(data)
+    assert codes(wire.events()) == [2]
+    link.accept_extended()
+    link.dataReceived(data)
+    assert wire.events() == [HeartbeatResponse(2, 0)]
+    link.send(Heartbeat(1, 2, 3), Extension(stamp=5 << 64))
+    link.factory.clock.advance(0)
+    (sent,) = wire.events()
+    assert isinstance(sent, Extended)
+
+
+# Requests
+
+
+def test_answers_go_to_who_asked_in_order_and_an_error_answers_too() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    got: list[Any] = []
+    beating = link.request(Heartbeat(1, 2, 3))
+    beating.addCallback(got.append)
+    link.expect(ReplicateResponse.TYPE, got.append, 3)
+    link.send_encoded(write(b"v") * 3, 3, 0x20)
+    ring = link.request(HashRingQuery(1))
+    ring.addCallback(got.append)
+    refused = GenericError(7, 0, "no")
+    update = HashRingUpdate(1, ())
+    answers = [HeartbeatResponse(2, 0), DONE, refused, DONE, update]
+    link.dataReceived(b"".join(answer.encode_frame() for answer in answers))
+    assert got == answers
+    assert len(wire.writes) <= 1
+
+
+def test_errors_about_damaged_frames_answer_no_request() -> None:
+    link, _ = linked(peer_factory(clock=Clock()))
+    got: list[Any] = []
+    link.expect(0x33, got.append)
+    link.dataReceived(b"".join(GenericError(code, 0, "").encode_frame() for code in (2, 3, 4)))
+    assert not got
+    link.dataReceived(HeartbeatResponse(1, 0).encode_frame())
+    assert got == [HeartbeatResponse(1, 0)]
+
+
+def test_who_takes_an_answer_badly_spoils_none_behind_it(logged: list[dict[str, Any]]) -> None:
+    link, _ = linked(peer_factory(clock=Clock()))
+    got: list[Any] = []
+
+    def bad(answer: Any) -> None:
+        raise RuntimeError("a fault in the sink")
+
+    link.expect(0x33, bad)
+    link.expect(0x33, got.append)
+    link.dataReceived(HeartbeatResponse(1, 0).encode_frame() + HeartbeatResponse(2, 0).encode_frame())
+    assert got == [HeartbeatResponse(2, 0)]
+    assert any("log_failure" in event for event in logged)
+
+
+def test_a_ring_that_nobody_asked_for_goes_to_its_handler() -> None:
+    seen: list[Any] = []
+    link, _ = linked(peer_factory(Handler(0x40, lambda c, m: seen.append(m)), clock=Clock()))
+    link.dataReceived(HashRingUpdate(1, ()).encode_frame())
+    assert seen == [HashRingUpdate(1, ())]
+
+
+def test_the_loss_of_a_link_fails_what_waits() -> None:
+    clock = Clock()
+    factory = peer_factory(clock=clock)
+    link, wire = linked(factory)
+    got: list[Any] = []
+    asked = link.request(Heartbeat(1, 2, 3))
+    asked.addErrback(lambda failure: got.append(failure.check(LinkLostError)))
+    link.expect(0x21, got.append, 2)
+    link.when_lost().addCallback(got.append)
+    link.connectionLost(None)  # type: ignore[arg-type]
+    assert got == [LinkLostError, None, None, None]
+    assert not factory.links
+    assert not link.writable
+    late: list[Any] = []
+    link.request(Heartbeat(1, 2, 3)).addErrback(lambda failure: late.append(failure.check(LinkLostError)))
+    link.when_lost().addCallback(late.append)
+    assert late == [LinkLostError, None]
+    link.send(Heartbeat(1, 2, 3))
+    clock.advance(10)
+    assert not wire.writes
+
+
+def test_an_answer_that_is_ready_after_the_loss_goes_nowhere() -> None:
+    later: Deferred[Any] = Deferred()
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: later), clock=clock))
+    link.dataReceived(beat(1))
+    link.connectionLost(None)  # type: ignore[arg-type]
+    later.callback(HeartbeatResponse(1, 0))
+    clock.advance(1)
+    assert not wire.writes
+
+
+# Time and memory
+
+
+def test_an_unfinished_frame_has_ten_seconds_and_one_a_mebibyte() -> None:
+    clock = Clock()
+    start = HEADER.pack(MAGIC_NUMBER, 1, 0x20, 8 << 20, 0)
+    for data, late in ((beat(1)[:20], 10), (start, 18), (start[:7], 10)):
+        link, wire = linked(peer_factory(clock=clock))
+        link.dataReceived(data)
+        clock.pump([1] * late)
+        assert not wire.disconnecting, late
+        clock.pump([1] * 2)
+        assert wire.disconnecting, late
+
+
+def test_the_time_of_a_frame_counts_from_its_header() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    start = HEADER.pack(MAGIC_NUMBER, 1, 0x20, 8 << 20, 0)
+    link.dataReceived(start[:7])
+    clock.pump([1] * 8)
+    link.dataReceived(start[7:])
+    clock.pump([1] * 17)
+    assert not wire.disconnecting
+    clock.pump([1] * 3)
+    assert wire.disconnecting
+
+
+def test_a_steady_stream_whose_reads_all_end_within_a_frame_is_never_late() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    data = beat(1)
+    link.dataReceived(data[:20])
+    for _ in range(60):
+        clock.advance(1)
+        link.dataReceived(data[20:] + data[:20])
+    assert not wire.disconnecting
+    assert len(wire.events()) == 60
+
+
+def test_unfinished_frames_of_all_links_share_a_budget() -> None:
+    budget = ReceiveBudget(100_000)
+    factory = peer_factory(clock=Clock(), budget=budget)
+    start = HEADER.pack(MAGIC_NUMBER, 1, 0x20, 1 << 20, 0)
+    one, first = linked(factory)
+    two, second = linked(factory)
+    one.dataReceived(start + bytes(60_000))
+    assert budget.held == 60_014
+    two.dataReceived(start + bytes(60_000))
+    assert second.disconnecting
+    assert not first.disconnecting
+    assert budget.held == 60_014
+    one.connectionLost(None)  # type: ignore[arg-type]
+    two.connectionLost(None)  # type: ignore[arg-type]
+    assert budget.held == 0
+
+
+def test_a_finished_frame_gives_its_share_back() -> None:
+    factory = peer_factory(clock=Clock())
+    link, wire = linked(factory)
+    data = write(bytes(50_000))
+    link.dataReceived(data[:40_000])
+    assert factory.budget.held == 40_000
+    link.dataReceived(data[40_000:])
+    assert factory.budget.held == 0
+    assert wire.events() == [DONE]
+
+
+def test_nothing_is_written_to_a_full_transport_until_it_has_room() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    told: list[bool] = []
+    link.when_writable = lambda: told.append(link.writable)
+    wire.full = True
+    link.dataReceived(beat(1))
+    assert not link.writable
+    link.dataReceived(beat(2) + beat(3))
+    link.send(Heartbeat(1, 4, 3))
+    clock.advance(0)
+    assert len(wire.writes) == 1
+    wire.drain()
+    assert told == [True]
+    assert len(wire.writes) == 2
+    assert [event.timestamp for event in wire.events()] == [1, 2, 3, 4]  # type: ignore[union-attr]
+
+
+def test_a_peer_that_does_not_read_is_not_read_from_and_then_cut() -> None:
+    clock = Clock()
+    big = ReplicateData(1, 0, "", b"k", bytes(PEER_OUTPUT_PAUSE_BYTES))
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: big), clock=clock))
+    wire.full = True
+    link.dataReceived(beat(1))
+    link.dataReceived(beat(2))
+    assert wire.producerState == "paused"
+    wire.drain()
+    assert wire.producerState == "producing"
+    wire.writes.clear()
+    wire.full = True
+    link.dataReceived(beat(3))
+    for _ in range(PEER_OUTPUT_MAX_BYTES // PEER_OUTPUT_PAUSE_BYTES):
+        assert not wire.aborted
+        link.dataReceived(beat(4))
+    assert wire.aborted
+
+
+def test_a_link_that_is_closed_but_not_read_is_aborted_in_the_end() -> None:
+    clock = Clock()
+    link, wire = linked(peer_factory(clock=clock))
+    link.lose("enough")
+    assert wire.disconnecting
+    clock.advance(LINK_LINGER_SECONDS + 1)
+    assert wire.aborted
+
+
+def test_links_that_are_gone_leave_no_timer_behind() -> None:
+    clock = Clock()
+    link, _ = linked(peer_factory(clock=clock))
+    link.lose("enough")
+    link.connectionLost(None)  # type: ignore[arg-type]
+    assert not clock.getDelayedCalls()
