@@ -124,13 +124,18 @@ class RequestParser:
             self._reader = hiredis.Reader()
             return None
         # All are strings in arrays. They are bulk strings, and nothing is unfinished, where just as many type bytes stand outside
-        # the values. Counting single characters is the cheapest proof of that.
+        # of the values. Mostly that needs no counting in the values: no other type of string occurs, and no further star.
         proven = (
             not reader.has_data()
-            and data.count(b"*") - values.count(b"*") == len(requests)
-            and data.count(b"$") - values.count(b"$") == len(arguments)
             and len(data) <= self.value_max_bytes
             and all(requests)
+            and (
+                (data.count(b"*") == len(requests) and 43 not in data and 40 not in data)
+                or (
+                    data.count(b"*") - values.count(b"*") == len(requests)
+                    and data.count(b"$") - values.count(b"$") == len(arguments)
+                )
+            )
         )
         if proven:
             return requests
