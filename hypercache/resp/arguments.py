@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from fractions import Fraction
 from typing import Final
 
 from hypercache.errors import CommandError
@@ -19,7 +18,11 @@ SYNTAX_ERROR: Final = "ERR syntax error"
 _INT64_MAX_BYTES: Final = len(str(INT64_MIN))
 
 _FLOAT: Final = re.compile(
-    rb"([+-]?)(?:(inf(?:inity)?)|0x([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?[0-9]+))?|((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e([+-]?[0-9]+))?))",
+    rb"([+-]?)(?:"
+    rb"(inf(?:inity)?)"
+    rb"|(0x[0-9a-f]*\.?[0-9a-f]*)(?:p([+-]?[0-9]+))?"
+    rb"|([0-9]*)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?"
+    rb")",
     re.IGNORECASE,
 )
 _FLOAT_MAX_BYTES: Final = 5 * 1024 - 1
@@ -74,8 +77,12 @@ def is_integer(value: bytes) -> bool:
     return _canonical(value) is not None
 
 
-def parse_float(argument: bytes) -> Fraction | None:
-    """Return a number as the x87 long double that Redis computes with, exactly; None for an infinite one.
+LongDouble = tuple[int, int]
+"""An x87 long double, with which Redis computes INCRBYFLOAT, exactly: a mantissa of 64 bits with a sign, a binary exponent."""
+
+
+def parse_float(argument: bytes) -> LongDouble | None:
+    """Return a number as strtold reads it; None for an infinite one.
 
     Raises:
         CommandError: it is no number, or one too large or too small for a long double.
@@ -83,45 +90,54 @@ def parse_float(argument: bytes) -> Fraction | None:
     match = _FLOAT.fullmatch(argument) if len(argument) <= _FLOAT_MAX_BYTES else None
     if match is None:
         raise CommandError(_NOT_A_FLOAT)
-    sign, infinite, whole, decimals, hex_exponent, decimal, exponent = match.groups()
+    sign, infinite, hexadecimal, hex_exponent, whole, decimals, exponent = match.groups(b"")
     if infinite:
         return None
-    if decimal is None and not whole + decimals:
+    if hexadecimal:
+        whole, _, decimals = hexadecimal[2:].partition(b".")
+    digits = whole + decimals
+    if not digits:
         raise CommandError(_NOT_A_FLOAT)
-    mantissa = decimal.lower().partition(b"e")[0] if decimal is not None else whole + decimals
-    if not mantissa.strip(b"0."):
-        return Fraction(0)
-    if decimal is not None:
-        # Decimal, for `int` refuses more than 4,300 digits.
-        number = Fraction(Decimal(mantissa.decode())) * Fraction(10) ** _exponent(exponent)
+    if not digits.strip(b"0"):
+        return 0, 0
+    if hexadecimal:
+        rounded = _rounded(int(digits, 16), 1, _parse_exponent(hex_exponent) - 4 * len(decimals))
     else:
-        number = Fraction(int(mantissa, 16)) * Fraction(2) ** (_exponent(hex_exponent) - 4 * len(decimals))
-    rounded = long_double(number)
-    if not rounded:
+        # Through Decimal, for `int` refuses texts of more than 4,300 digits.
+        number = int(Decimal(digits.decode()))
+        power = _parse_exponent(exponent) - len(decimals)
+        rounded = _rounded(number * 10**power, 1) if power >= 0 else _rounded(number, 10**-power)
+    if rounded is None or not rounded[0]:
         raise CommandError(_NOT_A_FLOAT)
-    return -rounded if sign == b"-" else rounded
+    return (-rounded[0], rounded[1]) if sign == b"-" else rounded
 
 
-def _exponent(text: bytes | None) -> int:
+def _parse_exponent(text: bytes) -> int:
     """Return a number's exponent; one beyond `_EXPONENT_MAX` is cut to it, for the number is out of range either way."""
-    if text is None:
-        return 0
     digits = text.lstrip(b"+-").lstrip(b"0")
     size = min(int(digits or b"0"), _EXPONENT_MAX) if len(digits) <= _INT64_MAX_BYTES else _EXPONENT_MAX
     return -size if text[:1] == b"-" else size
 
 
-def long_double(number: Fraction) -> Fraction | None:
-    """Round to a long double: a mantissa of 64 bits, ties to even; None where it is too large for one."""
-    if not number:
-        return number
-    size = abs(number)
-    exponent = size.numerator.bit_length() - size.denominator.bit_length() - _MANTISSA_BITS
-    if size / Fraction(2) ** exponent >= 1 << _MANTISSA_BITS:
-        exponent += 1
-    scale = Fraction(2) ** max(exponent, _SMALLEST_EXPONENT)
-    rounded = round(number / scale) * scale
-    return rounded if abs(rounded) < 1 << _LARGEST_EXPONENT else None
+def _divided(numerator: int, denominator: int, shift: int) -> int:
+    """Return the quotient over two to the ``shift``, ties to even."""
+    if shift > 0:
+        denominator <<= shift
+    else:
+        numerator <<= -shift
+    quotient, rest = divmod(numerator, denominator)
+    return quotient + (2 * rest > denominator or (2 * rest == denominator and quotient & 1))
+
+
+def _rounded(numerator: int, denominator: int, exponent: int = 0) -> LongDouble | None:
+    """Round a positive fraction times two to the ``exponent`` to a long double; None where it is too large for one."""
+    shift = max(numerator.bit_length() - denominator.bit_length() - _MANTISSA_BITS, _SMALLEST_EXPONENT - exponent)
+    mantissa = _divided(numerator, denominator, shift)
+    if mantissa >> _MANTISSA_BITS:
+        shift += 1
+        mantissa = _divided(numerator, denominator, shift)
+    exponent += shift
+    return None if mantissa.bit_length() + exponent > _LARGEST_EXPONENT else (mantissa, exponent)
 
 
 def add_floats(first: bytes, second: bytes) -> bytes:
@@ -131,14 +147,19 @@ def add_floats(first: bytes, second: bytes) -> bytes:
         CommandError: either is no number, or the sum is none.
     """
     augend, addend = parse_float(first), parse_float(second)
-    total = None if augend is None or addend is None else long_double(augend + addend)
+    exact = 0
+    total: LongDouble | None = None
+    if augend is not None and addend is not None:
+        exponent = min(augend[1], addend[1])
+        exact = (augend[0] << augend[1] - exponent) + (addend[0] << addend[1] - exponent)
+        total = _rounded(abs(exact), 1, exponent) if exact else (0, 0)
     if total is None:
         raise CommandError("ERR increment would produce NaN or Infinity")
-    scaled = round(total * 10**_DECIMALS)
-    # Decimal, for `str` refuses integers of more than 4,300 digits.
-    digits = str(Decimal(abs(scaled))).rjust(_DECIMALS + 1, "0")
+    scaled = _divided(total[0] * 10**_DECIMALS, 1, -total[1])
+    # Through Decimal, for `str` refuses integers of more than 4,300 digits.
+    digits = str(Decimal(scaled)).rjust(_DECIMALS + 1, "0")
     text = f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}".rstrip("0").rstrip(".")
-    return (f"-{text}" if scaled < 0 else text).encode()
+    return (f"-{text}" if exact < 0 and scaled else text).encode()
 
 
 def absolute_deadline(amount: int, *, seconds: bool, base_ms: int, name: str) -> int:

@@ -112,6 +112,8 @@ def bitcount(session: Session, args: list[bytes]) -> bytes:
     if value is None:
         return ZERO
     if len(args) == 2:
+        if len(value) <= _CHUNK_BYTES:
+            return integer(int.from_bytes(value, "big").bit_count())
         return integer(_count_ones(value, 0, len(value) * 8))
     if len(args) not in (4, 5):
         raise CommandError(SYNTAX_ERROR)

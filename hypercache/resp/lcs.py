@@ -126,6 +126,8 @@ def ranges_of(pairs: list[tuple[int, int]]) -> list[Match]:
 )
 def lcs(session: Session, args: list[bytes]) -> bytes:
     """Answer the longest common subsequence of two values, its length, or its ranges."""
+    first = session.store.get(args[1]) or b""
+    second = session.store.get(args[2]) or b""
     length_only = indexes = with_lengths = False
     least = 0
     at = 3
@@ -145,8 +147,6 @@ def lcs(session: Session, args: list[bytes]) -> bytes:
         at += 1
     if indexes and length_only:
         raise CommandError("ERR If you want both the length and indexes, please just use IDX.")
-    first = session.store.get(args[1]) or b""
-    second = session.store.get(args[2]) or b""
     cells = (len(first) + 1) * (len(second) + 1)
     if cells > min(_CELLS_MAX_COUNT, session.server.value_max_bytes // _CELL_BYTES):
         raise CommandError("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len")
