@@ -211,29 +211,32 @@ class Shards:
     # Samples
 
     def _sample(self, count: int, *, volatile_only: bool) -> list[bytes]:
-        """Return about ``count`` keys by chance; none where there are none.
+        """Return ``count`` keys by chance, or all where there are fewer.
 
-        They come from one shard, or from as few as hold so many: which keys share a shard is chance already. Within the shard they
-        are spread evenly from the oldest to the newest; one pass in C finds them all.
+        They come from one shard, or from neighbours: which keys share a shard is chance already. Within a shard they are spread
+        evenly from the oldest to the newest; one pass in C finds them all.
         """
         if not (self.volatile if volatile_only else self.count):
             return []
         shards: list[dict[bytes, Any]] = self._deadlines if volatile_only else self._shards
         random = self._rng.random
+        index = int(random() * SHARDS)
         found: list[bytes] = []
-        for _ in range(_PROBES):
-            shard = shards[int(random() * SHARDS)]
-            missing = count - len(found)
-            size = len(shard)
-            if size <= missing:
+        for _ in range(SHARDS):
+            shard = shards[index]
+            index = (index + 1) & SHARD_MASK
+            if shard:
+                missing = count - len(found)
+                spare = len(shard) - missing
+                if spare > 0:
+                    step = len(shard) // missing
+                    start = int(random() * (len(shard) - step * (missing - 1)))
+                    found += islice(shard, start, start + step * (missing - 1) + 1, step)
+                    break
                 found += shard
-                if size == missing:
-                    return found
-            else:
-                step = size // missing
-                found += islice(shard, int(random() * (size - step * (missing - 1))), None, step)
-                return found[:count]
-        return found or [self._count_to_one(shards)]
+                if not spare:
+                    break
+        return found
 
     def _sample_one(self) -> bytes:
         """Return one key by chance, where there is any."""

@@ -77,10 +77,13 @@ class Tombstones:
             self._forget(index, key)
 
     def collect(self, until: int, out_of_time: Callable[[], bool]) -> None:
-        """Drop the oldest while their stamps are at or under ``until``, until ``out_of_time()``."""
+        """Drop the oldest while they are stale or their stamps are at or under ``until``, until ``out_of_time()``."""
         for step in count(1):
             order = self._aged or self._recent
-            if not order or order[0][1] > until:
+            if not order:
+                return
+            key, stamp = order[0]
+            if stamp > until and self.get(key) == stamp:
                 return
             self._drop_oldest()
             if not step % _STEP_COUNT and out_of_time():

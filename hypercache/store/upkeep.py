@@ -85,7 +85,7 @@ class Upkeep(Replica):
         Returns:
             False where nothing may go.
         """
-        if self._tombstones.count and self._tombstones.used_bytes * _TOMBSTONES_SHARE > self.used_bytes():
+        if self._tombstones.used_bytes * _TOMBSTONES_SHARE > self.used_bytes():
             self._tombstones.drop_some()
             return True
         policy = self._policy
@@ -115,7 +115,7 @@ class Upkeep(Replica):
         while self.release_one():
             if out_of_time():
                 return
-        if self._tombstones.count:
+        if self._tombstones.used_bytes:
             self._tombstones.collect(max(self.floor, (self.now_ms - self._tombstones.ttl_ms) << MS_SHIFT), out_of_time)
         if self.volatile:
             self._expire_round(out_of_time)
