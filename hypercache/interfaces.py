@@ -48,11 +48,16 @@ class IEvictionPolicy(Interface):
 class IReplicator(Interface):
     """Keeps the members of a cluster level."""
 
-    def link_up(link):  # noqa: N805
-        """A member can be reached over ``link``: tell it what it missed, then every change."""
+    def link_up(link, greeting=None):  # noqa: N805
+        """A member can be reached: tell it what it missed, then every change.
+
+        Args:
+            link: its `hypercache.net.peer.PeerLink`.
+            greeting: the Hello or HelloReply that came over it; None of a base peer.
+        """
 
     def link_down(link):  # noqa: N805
-        """The link is lost."""
+        """The link is lost, or another one replaces it."""
 
     def poke():
         """Something may have been written: send it soon."""

@@ -68,10 +68,14 @@ def store_of(factory: ClientFactory) -> Any:
 @pytest.mark.parametrize("place", [PLACE, "tcp6:0:interface=\\:\\:1"])
 @pytest_twisted.ensureDeferred
 async def test_commands_are_served_over_ipv4_and_ipv6(doors: Doors, lean: LeanReactor, place: str) -> None:
-    port = await doors.listen(place, client_factory(), lean)
+    factory = client_factory()
+    port = await doors.listen(place, factory, lean)
     remote = await doors.dial(port)
     remote.transport.write(request(b"SET", b"k", b"v") + request(b"GET", b"k"))
     assert await remote.take(12) == b"+OK\r\n$1\r\nv\r\n"
+    (client,) = factory
+    assert client.transport.getTcpNoDelay()
+    assert client.transport.getTcpKeepAlive()
 
 
 def test_a_pipeline_is_answered_in_one_write() -> None:
@@ -187,7 +191,7 @@ def test_a_slow_reader_that_makes_progress_is_not_cut_and_one_that_stops_is() ->
 @pytest_twisted.ensureDeferred
 async def test_a_reader_of_a_few_bytes_at_a_time_is_not_cut(doors: Doors, lean: LeanReactor) -> None:
     # Slower than what the kernel reports as room: only its own count shows that anything is read.
-    factory = client_factory(output_stall=0.15)
+    factory = client_factory(output_stall=0.4)
     store_of(factory).put(b"k", bytes(16 * MIB))
     remote = await doors.dial(await doors.listen(PLACE, factory, lean))
     remote.transport.pauseProducing()
@@ -195,9 +199,8 @@ async def test_a_reader_of_a_few_bytes_at_a_time_is_not_cut(doors: Doors, lean: 
     remote.transport.write(request(b"GET", b"k"))
     near = next(iter(factory))
     await until(lambda: near.describe()["omem"])
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 1.6
     while time.monotonic() < end:
-        remote.transport.doRead()
         remote.transport.doRead()
         await turns(10)
     assert factory.cut == 0
@@ -380,6 +383,19 @@ def test_paused_clients_go_on_when_the_pause_ends_or_is_lifted() -> None:
         assert wire.producerState == "producing"
 
 
+def test_a_pause_that_becomes_one_of_writes_lets_reads_go() -> None:
+    clock = Clock()
+    factory = client_factory(clock, clock.seconds)
+    admin, _ = connected(factory)
+    client, wire = connected(factory)
+    admin.dataReceived(request(b"CLIENT", b"PAUSE", b"10000", b"ALL"))
+    client.dataReceived(request(b"GET", b"k"))
+    assert wire.value() == b""
+    factory.server.pause_writes_only = True
+    clock.advance(0.02)
+    assert wire.value() == b"$-1\r\n"
+
+
 def test_waiting_out_a_pause_runs_no_command_again_and_again() -> None:
     clock = Clock()
     factory = client_factory(clock, clock.seconds)
@@ -422,6 +438,7 @@ async def test_2000_idle_connections_cost_next_to_nothing(doors: Doors, lean: Le
     for remote in remotes:
         remote.transport.abortConnection()
     await until(lambda: not len(factory))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not lean.getWriters()
     assert lean.getReaders() == [port]
 

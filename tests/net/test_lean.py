@@ -247,21 +247,108 @@ async def test_timers_run_while_a_connection_is_always_ready(doors: Doors, lean:
     await turns(20)
 
 
-def test_a_turn_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    lean = LeanReactor(reactor)
-    asked: list[int] = []
+class Epoll:
+    """An epoll that reports what the test says."""
 
-    class Epoll:
-        def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
-            asked.append(most)
-            assert timeout == 0
-            return []
+    closed = False
 
-    real, lean._epoll = lean._epoll, Epoll()  # type: ignore[assignment]
+    def __init__(self, *events: tuple[int, int]) -> None:
+        self.events = list(events)
+        self.asked: list[tuple[float, int]] = []
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        self.asked.append((timeout, most))
+        return self.events
+
+    def register(self, number: int, mask: int) -> None:
+        """Nothing is watched."""
+
+    modify = register
+
+    def unregister(self, number: int) -> None:
+        """Nothing was watched."""
+
+
+class Descriptor:
+    """A socket of the test."""
+
+    def __init__(self, number: int, on_read: Callable[[], object] = lambda: None) -> None:
+        self.number = number
+        self.on_read = on_read
+        self.written = 0
+        self.lost: list[Any] = []
+
+    def fileno(self) -> int:
+        return self.number
+
+    def doRead(self) -> Any:
+        self.on_read()
+
+    def doWrite(self) -> Any:
+        self.written += 1
+
+    def connectionLost(self, reason: Any) -> None:
+        self.lost.append(reason)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, lean: LeanReactor) -> Callable[..., Epoll]:
+    def script(*events: tuple[int, int]) -> Epoll:
+        epoll = Epoll(*events)
+        monkeypatch.setattr(lean, "_epoll", epoll)
+        return epoll
+
+    real: Any = reactor
+    real.removeReader(lean)
+    return script
+
+
+def test_a_turn_is_bounded_and_never_waits(lean: LeanReactor, scripted: Callable[..., Epoll]) -> None:
+    epoll = scripted()
     lean.doRead()
-    lean._epoll = real
-    assert asked == [lean_module.EVENTS_PER_TURN]
-    reactor.removeReader(lean)
+    assert epoll.asked == [(0, lean_module.EVENTS_PER_TURN)]
+
+
+def test_a_new_connection_under_the_number_of_one_that_ended_hears_nothing_of_its_end(
+    lean: LeanReactor, scripted: Callable[..., Epoll]
+) -> None:
+    scripted((5, select.EPOLLIN), (6, select.EPOLLHUP))
+    old, new = Descriptor(6), Descriptor(6)
+
+    def replace() -> None:
+        lean.removeReader(old)
+        lean.addReader(new)
+
+    lean.addReader(Descriptor(5, replace))
+    lean.addReader(old)
+    lean.doRead()
+    assert not new.lost
+    lean.doRead()
+    assert new.lost
+
+
+def test_what_ends_while_it_is_read_is_not_written_to(lean: LeanReactor, scripted: Callable[..., Epoll]) -> None:
+    scripted((5, select.EPOLLIN | select.EPOLLOUT))
+
+    def end() -> None:
+        lean.removeReader(each)
+        lean.removeWriter(each)
+
+    each = Descriptor(5, end)
+    lean.addReader(each)
+    lean.addWriter(each)
+    lean.doRead()
+    assert not each.written
+
+
+@pytest.mark.parametrize("event", [select.EPOLLHUP, select.EPOLLERR, select.EPOLLHUP | select.EPOLLERR])
+def test_a_connection_that_broke_ends(lean: LeanReactor, scripted: Callable[..., Epoll], event: int) -> None:
+    scripted((5, event))
+    each = Descriptor(5)
+    lean.addReader(each)
+    lean.doRead()
+    assert len(each.lost) == 1
+    assert not lean.getReaders()
 
 
 @old_certificates

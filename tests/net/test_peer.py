@@ -113,6 +113,8 @@ async def test_a_link_that_is_closed_while_its_peer_does_not_read_ends_when_it_d
     remote = await doors.connect(f"tcp:host=127.0.0.1:port={port.getHost().port}", RemotePeer())
     await until(lambda: factory.links)
     (link,) = factory.links
+    assert link.transport.getTcpNoDelay()
+    assert link.transport.getTcpKeepAlive()
     remote.transport.pauseProducing()
     link.send(ReplicateData(1, 0, "", b"k", bytes(8 << 20)))
     await until(lambda: not link.writable)
@@ -121,6 +123,24 @@ async def test_a_link_that_is_closed_while_its_peer_does_not_read_ends_when_it_d
     await until(lambda: remote.lost)
     assert len(remote.events) == 1
     await until(lambda: not factory.links)
+
+
+@old_certificates
+@pytest_twisted.ensureDeferred
+async def test_a_tls_link_that_is_not_read_from_closes_too(doors: Doors, lean: LeanReactor, tmp_path: Path) -> None:
+    pem = write_certificate(tmp_path)
+    later: Deferred[Any] = Deferred()
+    factory = peer_factory(Handler(0x32, lambda c, m: later))
+    port = await doors.listen(f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}", factory, lean)
+    trust = ssl.optionsForClientTLS("localhost", ssl.Certificate.loadPEM(pem.read_bytes()))
+    remote = RemotePeer()
+    await connectProtocol(wrapClientTLS(trust, HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)), remote)
+    remote.transport.write(beat(1) + frame(1, 0x20, b"short"))
+    await until(lambda: any(link.closing for link in factory.links))
+    later.callback(HeartbeatResponse(1, 0))
+    await until(lambda: remote.lost)
+    assert codes(remote.events) == [0, 7]
+    await until(lambda: not factory.links, LINK_LINGER_SECONDS / 2)
 
 
 # Answers
@@ -168,6 +188,17 @@ def test_answers_leave_in_the_order_of_their_requests_across_handlers() -> None:
     events = wire.events()
     assert [getattr(event, "timestamp", None) for event in events] == [0, 1, None, None, 2, None]
     assert codes(events) == [0, 0, 0, 1, 0, 0]
+
+
+def test_an_answer_whose_bytes_are_kept_waits_for_its_turn_too() -> None:
+    later: Deferred[Any] = Deferred()
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: later), clock=clock))
+    link.dataReceived(write(b"v") + beat(1) + write(b"v"))
+    assert wire.events() == [DONE]
+    later.callback(HeartbeatResponse(1, 0))
+    clock.advance(0)
+    assert wire.events() == [HeartbeatResponse(1, 0), DONE]
 
 
 def test_a_request_without_an_answer_holds_up_nobody() -> None:
@@ -394,6 +425,17 @@ def test_an_answer_that_nobody_waits_for_is_dropped_and_counted() -> None:
     )
     assert wire.events() == [HeartbeatResponse(1, 0)]
     assert factory.metrics.unexpected_answers == 3
+
+
+def test_an_answer_of_another_type_than_is_due_is_dropped_and_counted() -> None:
+    factory = peer_factory(clock=Clock())
+    link, _ = linked(factory)
+    got: list[Any] = []
+    link.expect(HeartbeatResponse.TYPE, got.append)
+    link.dataReceived(DONE.encode_frame())
+    assert (got, factory.metrics.unexpected_answers) == ([], 1)
+    link.dataReceived(HeartbeatResponse(1, 0).encode_frame())
+    assert got == [HeartbeatResponse(1, 0)]
 
 
 def test_a_keep_alive_is_not_answered() -> None:

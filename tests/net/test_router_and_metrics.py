@@ -12,7 +12,7 @@ from hypercache.net.metrics import MessageMetrics, Meter
 from hypercache.net.router import Router
 from hypercache.wire.header import frame
 from hypercache.wire.messages import SCHEMA, GenericError, HeartbeatResponse
-from tests.net.peers import Handler, beat, linked, peer_factory, write
+from tests.net.peers import DONE, Handler, beat, linked, peer_factory, write
 
 
 def test_a_type_has_one_handler() -> None:
@@ -79,3 +79,20 @@ def test_answers_of_two_handlers_in_turn_are_counted_by_their_types() -> None:
     link.dataReceived((write(b"v") * 3 + beat(1) * 2) * 4)
     stats = factory.metrics.get_stats()
     assert (stats["ReplicateResponse_sent"], stats["HeartbeatResponse_sent"]) == (12, 8)
+
+
+def test_answers_of_one_handler_are_counted_by_their_types() -> None:
+    other = HeartbeatResponse(0, 0)
+
+    def handle(context: Any, message: Any) -> Any:
+        if message.timestamp == 7:
+            raise RuntimeError("a fault")
+        return DONE if message.timestamp < 4 else other
+
+    factory = peer_factory(Handler(0x32, handle), clock=Clock())
+    link, _ = linked(factory)
+    link.dataReceived(b"".join(beat(number) for number in range(9)))
+    stats = factory.metrics.get_stats()
+    assert stats["ReplicateResponse_sent"] == 4
+    assert stats["HeartbeatResponse_sent"] == 4
+    assert stats["GenericError_sent"] == 1
