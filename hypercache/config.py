@@ -28,6 +28,7 @@ class NodeSettings(_Section, frozen=True):
     """``[node]``."""
 
     name: str = ""
+    id: int = 0
     data_dir: str = "./hypercache-data"
     advertise: str = ""
 
@@ -52,9 +53,15 @@ class ClusterSettings(_Section, frozen=True):
 
     listen: str = "7379"
     join: tuple[str, ...] = ()
+    id: int = 0
     heartbeat: float = limits.HEARTBEAT_INTERVAL_SECONDS
     silence: float = limits.LINK_SILENCE_SECONDS
+    connect_timeout: float = limits.CONNECT_TIMEOUT_SECONDS
     hello_timeout: float = limits.HELLO_TIMEOUT_SECONDS
+    auth_timeout: float = limits.AUTH_TIMEOUT_SECONDS
+    idle_timeout: float = limits.LINK_IDLE_SECONDS
+    request_timeout: float = limits.REQUEST_TIMEOUT_SECONDS
+    handshakes_max: int = limits.HANDSHAKES_MAX_COUNT
     reconnect_first: float = limits.RECONNECT_FIRST_SECONDS
     reconnect_max: float = limits.RECONNECT_MAX_SECONDS
     max_nodes: int = limits.MAX_NODES_COUNT
@@ -63,6 +70,10 @@ class ClusterSettings(_Section, frozen=True):
     frame_timeout: float = limits.FRAME_TIMEOUT_SECONDS
     resync_bytes_max: int = limits.RESYNC_MAX_BYTES
     errors_max: int = limits.ERRORS_MAX_COUNT
+    batch_frames: int = limits.BATCH_MAX_COUNT
+    batch_bytes: int = limits.BATCH_MAX_BYTES
+    batch_delay: float = 0.0
+    streams_max: int = limits.STREAMS_MAX_COUNT
 
 
 class AdminSettings(_Section, frozen=True):
@@ -95,6 +106,53 @@ class SecuritySettings(_Section, frozen=True):
     """``[security]``."""
 
     insecure: bool = False
+    auth: str = "none"
+    key_file: str = ""
+    signing: bool = True
+    clock_skew: float = limits.CREDENTIAL_SKEW_SECONDS
+    failure_delay: float = limits.AUTH_FAILURE_DELAY_SECONDS
+
+
+class TLSSettings(_Section, frozen=True):
+    """``[cluster_tls]``, ``[resp_tls]``, ``[admin_tls]``: the certificates of one port; TLS is on where there is a certificate."""
+
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+    clients: str = "none"
+    minimum: str = "1.2"
+
+
+class CompressionSettings(_Section, frozen=True):
+    """``[compression]``: of frames between nodes."""
+
+    codec: str = "off"
+    threshold: int = limits.COMPRESSION_THRESHOLD_BYTES
+    ratio_max: int = limits.COMPRESSION_RATIO_MAX
+
+
+class RateSettings(_Section, frozen=True):
+    """``[rate]``: the token bucket of each link; off where ``per_second`` is 0."""
+
+    per_second: float = 0.0
+    burst: int = limits.RATE_BURST_COUNT
+    policy: str = "pause"
+    costs: tuple[str, ...] = ()
+
+
+class TracingSettings(_Section, frozen=True):
+    """``[tracing]``."""
+
+    sample: float = 0.0
+    export: str = "off"
+    endpoint: str = ""
+
+
+class PluginSettings(_Section, frozen=True):
+    """``[plugins]``."""
+
+    strict: bool = False
+    disabled: tuple[str, ...] = ()
 
 
 class Settings(_Section, frozen=True):
@@ -107,6 +165,13 @@ class Settings(_Section, frozen=True):
     memory: MemorySettings = MemorySettings()
     replication: ReplicationSettings = ReplicationSettings()
     security: SecuritySettings = SecuritySettings()
+    cluster_tls: TLSSettings = TLSSettings(clients="require")
+    resp_tls: TLSSettings = TLSSettings()
+    admin_tls: TLSSettings = TLSSettings()
+    compression: CompressionSettings = CompressionSettings()
+    rate: RateSettings = RateSettings()
+    tracing: TracingSettings = TracingSettings()
+    plugins: PluginSettings = PluginSettings()
 
 
 SIZES: Final = frozenset(
@@ -118,6 +183,8 @@ SIZES: Final = frozenset(
         "cluster.max_frame",
         "cluster.receive_budget",
         "cluster.resync_bytes_max",
+        "cluster.batch_bytes",
+        "compression.threshold",
         "memory.maxmemory",
         "replication.window_bytes",
     )
@@ -134,7 +201,15 @@ _LOWEST: Final[Mapping[str, float]] = {
     "resp.output_stall": 0.1,
     "cluster.heartbeat": 0.01,
     "cluster.silence": 0.1,
+    "cluster.connect_timeout": 0.1,
     "cluster.hello_timeout": 0.1,
+    "cluster.auth_timeout": 0.1,
+    "cluster.idle_timeout": 1,
+    "cluster.request_timeout": 0.1,
+    "cluster.handshakes_max": 1,
+    "cluster.batch_frames": 1,
+    "cluster.batch_bytes": 1,
+    "cluster.streams_max": 1,
     "cluster.reconnect_first": 0.01,
     "cluster.reconnect_max": 0.01,
     "cluster.max_nodes": 1,
@@ -147,8 +222,19 @@ _LOWEST: Final[Mapping[str, float]] = {
     "replication.window_bytes": 1024,
     "replication.outbox": 1,
     "replication.clock_skew_max": 0.001,
+    "compression.ratio_max": 2,
+    "rate.burst": 1,
 }
 """Numbers that must be at least this; all others at least 0."""
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    **{f"{port}_tls.clients": ("none", "optional", "require") for port in ("cluster", "resp", "admin")},
+    **{f"{port}_tls.minimum": ("1.2", "1.3") for port in ("cluster", "resp", "admin")},
+    "compression.codec": ("off", "zstd", "lz4"),
+    "rate.policy": ("pause", "reject"),
+    "tracing.export": ("off", "otlp", "console"),
+}
+"""Texts of which there are only these."""
 
 
 def setting_names() -> dict[str, Any]:
@@ -198,7 +284,11 @@ def load_settings(text: str = "", overrides: Iterable[str] = ()) -> Settings:
             problems.append(f"{name} = {value!r}: {error}")
     if problems:
         raise ConfigurationError("; ".join(problems))
-    return msgspec.convert(sections, Settings)
+    sections = {section: sections.get(section, {}) for section in get_type_hints(Settings)}
+    defaults = Settings()
+    return Settings(
+        **{section: msgspec.structs.replace(getattr(defaults, section), **content) for section, content in sections.items()}
+    )
 
 
 class _Text(str):
@@ -229,6 +319,8 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
             return value
         raise ValueError("must be true or false")
     if kind is str:
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(f"must be one of {', '.join(_CHOICES[name])}")
         if isinstance(value, str):
             return str(value)
         if isinstance(value, int) and not isinstance(value, bool) and name.endswith(".listen"):

@@ -9,7 +9,13 @@
     │   ├── MessageTooLargeError    0x0004: a value that no frame can carry
     │   └── SignatureError          a signed frame that does not verify
     ├── SchemaError             a message declared wrongly, or twice
-    ├── LinkLostError           the connection to a peer ended before an answer came
+    ├── PluginError             a plug-in that cannot be loaded, or that contradicts another
+    ├── AuthenticationError     a peer that is not who it says; the text is for the log alone
+    ├── RequestError            a request to a peer that was not answered
+    │   ├── LinkLostError           the connection ended before an answer came
+    │   ├── DeadlineError           no answer came in time
+    │   ├── BusyError               a bound was reached: too many requests or messages wait already
+    │   └── RefusedError            the peer answered with an error
     └── CommandError            carries the RESP error line that a client is told
 """
 
@@ -58,8 +64,41 @@ class SchemaError(HyperCacheError):
     """A message declaration is inconsistent, or its type or name is already taken."""
 
 
-class LinkLostError(HyperCacheError):
+class PluginError(HyperCacheError):
+    """A plug-in cannot be loaded, or two of them claim the same name or type."""
+
+
+class AuthenticationError(HyperCacheError):
+    """A peer is not who it says, or cannot prove it; the text is for the log, the peer hears 0x0005 alone."""
+
+
+class RequestError(HyperCacheError):
+    """A request to a peer was not answered, or not as wished."""
+
+
+class LinkLostError(RequestError):
     """The link to a peer was lost before what was sent on it was answered."""
+
+
+class DeadlineError(RequestError):
+    """No answer came in time; whether the peer did what was asked is unknown."""
+
+
+class BusyError(RequestError):
+    """A bound was reached: too much waits already, and nothing was sent."""
+
+
+class RefusedError(RequestError):
+    """The peer answered with a GenericError.
+
+    Args:
+        code: the error code (wire.md, section 1).
+        text: what the peer says.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"the peer refused with 0x{code:04x}: {text}")
+        self.code = code
 
 
 class CommandError(HyperCacheError):

@@ -25,12 +25,117 @@ class IMessageHandler(Interface):
 
 
 class IMessageHandlerFactory(Interface):
-    """What a plug-in module exposes to add handlers to a node."""
+    """What a plug-in module exposes to add message types and their handlers to a node."""
 
     name = Attribute("str: the plug-in's name.")
+    messages = Attribute("tuple of `hypercache.wire.Message` classes: what is added to the schema; types 0x80 to 0xEF.")
 
     def handlers(services):  # noqa: N805
-        """Return the `IMessageHandler`s, given the node's services."""
+        """Return the `IMessageHandler`s of one node.
+
+        Args:
+            services: a `hypercache.net.services.Services`: what handlers may use of the node.
+        """
+
+
+class IRESPCommand(Interface):
+    """A command for Redis clients; `hypercache.resp.table.Command` is one."""
+
+    name = Attribute("str: in lower case; a name with a dot, such as ``echo.reverse``, cannot meet one of Redis'.")
+    arity = Attribute("int: how many arguments, the name included; negative: at least that many.")
+    flags = Attribute("frozenset of str: Redis' names: readonly, write, denyoom, fast …")
+    keys = Attribute("tuple of three int: first key, last key, step; zeros for none.")
+    group = Attribute("str: the family, as COMMAND DOCS names it.")
+    since = Attribute("str: the version that brought it.")
+    summary = Attribute("str: one line.")
+
+    def function(session, arguments):  # noqa: N805
+        """Run the command.
+
+        Args:
+            session: the connection's `hypercache.resp.Session`; ``session.store`` is the selected store.
+            arguments: list of bytes, the name first.
+
+        Returns:
+            The encoded reply (`hypercache.resp.replies`).
+
+        Raises:
+            CommandError: it carries the error line.
+        """
+
+
+class IAuthProvider(Interface):
+    """Proves to peers who this node is, and judges whether they are who they say; one a node."""
+
+    name = Attribute("str: the name in the configuration (security.auth).")
+    required = Attribute("bool: whether a peer must authenticate; base peers are let in only where it need not.")
+    proves = Attribute("bool: whether AuthProof and AuthResult are exchanged; without, Hello and the certificate decide alone.")
+
+    def key_id():
+        """Return the id of the key to use now, for Hello; empty where there are no keys."""
+
+    def authenticate(handshake):  # noqa: N805
+        """Judge both Hellos, and prepare the proofs of one link.
+
+        Args:
+            handshake: a `hypercache.auth.handshake.Handshake`.
+
+        Returns:
+            An `IAuthentication`.
+
+        Raises:
+            AuthenticationError: the peer cannot be who it says. The text is for the log; the peer hears 0x0005 and nothing more.
+        """
+
+
+class IAuthentication(Interface):
+    """What an `IAuthProvider` made of one link."""
+
+    proof = Attribute("bytes: this side's proof, 32 bytes; empty where none is exchanged.")
+    keys = Attribute("None, or a tuple (bytes to sign what is sent with, bytes to verify what is received with).")
+    expires = Attribute("float: Unix seconds at which the link must be replaced; infinity for never.")
+
+    def verify(proof):  # noqa: N805
+        """Say, in constant time, whether the peer's 32-byte proof is right."""
+
+
+class IFrameLayerFactory(Interface):
+    """Makes the frame layer of each link: signing, compression and rate limiting are made by such factories."""
+
+    name = Attribute("str: the layer's name.")
+    order = Attribute("int: its place; the lowest is next to the socket. Signing 10, compression 20, rate limiting 90.")
+    capability = Attribute("int: the bit of Hello that both sides must have; 0 where the peer need not know of it.")
+    base_peers = Attribute("bool: whether links of base peers have it too.")
+
+    def layer(link):  # noqa: N805
+        """Return the `IFrameLayer` of a link, or None where it needs none.
+
+        Args:
+            link: a `hypercache.layers.stack.LinkView`: what layers may know of the link, and do to it.
+        """
+
+
+class IFrameLayer(Interface):
+    """One link's share of a layer. It has the same methods towards both sides; a frame is a tuple (message type, payload).
+
+    The payload of an extended link is extension and body (wire.md, section 3), that of a base peer the body alone.
+    """
+
+    above = Attribute("The next layer away from the socket; set before the first frame.")
+    below = Attribute("The next layer towards the socket; set before the first frame.")
+
+    def send(frames):  # noqa: N805
+        """Take the frames of one write, in order, and give what becomes of them to ``below.send``."""
+
+    def receive(frames):  # noqa: N805
+        """Take the frames of one read, in order, and give what becomes of them to ``above.receive``.
+
+        Raises:
+            WireError: the link must close; the frames before the faulty one have been handed on.
+        """
+
+    def close():
+        """The link is gone: cancel what was scheduled."""
 
 
 class IEvictionPolicy(Interface):

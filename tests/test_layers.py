@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "limits", "config"},
     {"wire", "store", "replication", "resp"},
     {"interfaces"},
-    {"persist", "handlers", "net", "cluster", "admin"},
+    {"persist", "auth", "layers", "handlers", "net", "cluster", "admin"},
     {"roles"},
     {"tap", "cli"},
 )

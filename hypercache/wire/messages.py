@@ -74,6 +74,7 @@ class Hello(_Greeting, frozen=True, gc=False):
     """The dialler's first frame: who it is and what it can do."""
 
     TYPE: ClassVar[int] = 0x01
+    ANSWER: ClassVar[int] = 0x02
     PARTS: ClassVar[tuple[Part, ...]] = _HELLO
 
 
@@ -88,6 +89,7 @@ class AuthProof(Message, frozen=True, gc=False):
     """The dialler's proof that it holds the shared key."""
 
     TYPE: ClassVar[int] = 0x03
+    ANSWER: ClassVar[int] = 0x04
     PARTS: ClassVar[tuple[Part, ...]] = (fixed("proof", PROOF_BYTES),)
     proof: bytes
 
@@ -111,10 +113,32 @@ class Goodbye(Message, frozen=True, gc=False):
     reason: str
 
 
+class WindowUpdate(Message, frozen=True, gc=False):
+    """The sender of a stream may send so many messages and bytes more."""
+
+    TYPE: ClassVar[int] = 0x06
+    PARTS: ClassVar[tuple[Part, ...]] = (u16("stream"), u32("messages"), u32("bytes"))
+    stream: int
+    messages: int
+    bytes: int
+
+
+class StreamReset(Message, frozen=True, gc=False):
+    """The end of a stream: code 0, the sender has sent all; any other, both directions are given up."""
+
+    TYPE: ClassVar[int] = 0x07
+    PARTS: ClassVar[tuple[Part, ...]] = (u16("stream"), u16("code"), short_text("reason"))
+    stream: int
+    code: int
+    reason: str
+
+
 class SchemaRequest(Message, frozen=True, gc=False):
     """Asks for the schema of all messages understood."""
 
     TYPE: ClassVar[int] = 0x08
+    ANSWER: ClassVar[int] = 0x09
+    IDEMPOTENT: ClassVar[bool] = True
 
 
 class SchemaResponse(Message, frozen=True, gc=False):
@@ -133,6 +157,8 @@ class VoteRequest(Message, frozen=True, gc=False):
     """Raft: a candidate asks for a vote."""
 
     TYPE: ClassVar[int] = 0x10
+    ANSWER: ClassVar[int] = 0x11
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = _VOTE
     term: int
     candidate_id: int
@@ -162,6 +188,8 @@ class AppendEntries(Message, frozen=True):
     """Raft: entries for a follower; entry k has index prev_log_index + 1 + k."""
 
     TYPE: ClassVar[int] = 0x12
+    ANSWER: ClassVar[int] = 0x13
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = (
         u64("term"),
         u64("leader_id"),
@@ -194,6 +222,8 @@ class InstallSnapshot(Message, frozen=True, gc=False):
     """Raft: one chunk of a snapshot."""
 
     TYPE: ClassVar[int] = 0x14
+    ANSWER: ClassVar[int] = 0x15
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = (
         u64("term"),
         u64("leader_id"),
@@ -227,6 +257,8 @@ class PreVoteRequest(Message, frozen=True, gc=False):
     """Raft: asks whether a vote would be granted; laid out as VoteRequest."""
 
     TYPE: ClassVar[int] = 0x16
+    ANSWER: ClassVar[int] = 0x17
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = _VOTE
     term: int
     candidate_id: int
@@ -258,6 +290,7 @@ class ReplicateData(Message, frozen=True, gc=False):
     """A change of one record; operation 1 SET, 2 DELETE, 3 EXPIRE, 4 APPLY, 5 BATCH; ttl in nanoseconds, 0 for none."""
 
     TYPE: ClassVar[int] = 0x20
+    ANSWER: ClassVar[int] = 0x21
     PARTS: ClassVar[tuple[Part, ...]] = (
         u8("operation"),
         length("store", 1),
@@ -288,6 +321,8 @@ class NodeJoinRequest(Message, frozen=True, gc=False):
     """A node asks to become a member; host and port are where its cluster port is reached."""
 
     TYPE: ClassVar[int] = 0x30
+    ANSWER: ClassVar[int] = 0x31
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = (
         u64("node_id"),
         length("host", 1),
@@ -317,6 +352,8 @@ class Heartbeat(Message, frozen=True, gc=False):
     """A node lives; load is CPU in hundredths of a per cent, timestamp Unix nanoseconds."""
 
     TYPE: ClassVar[int] = 0x32
+    ANSWER: ClassVar[int] = 0x33
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = (u64("node_id"), u64("timestamp"), u32("load"), reserved(4))
     node_id: int
     timestamp: int
@@ -355,6 +392,8 @@ class HashRingQuery(Message, frozen=True, gc=False):
     """Asks for the hash ring; answered by HashRingUpdate."""
 
     TYPE: ClassVar[int] = 0x41
+    ANSWER: ClassVar[int] = 0x40
+    IDEMPOTENT: ClassVar[bool] = True
     PARTS: ClassVar[tuple[Part, ...]] = (u64("node_id"), reserved(8))
     node_id: int
 
@@ -386,6 +425,8 @@ SCHEMA: Final = Schema(
         AuthProof,
         AuthResult,
         Goodbye,
+        WindowUpdate,
+        StreamReset,
         SchemaRequest,
         SchemaResponse,
         VoteRequest,

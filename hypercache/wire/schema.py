@@ -36,11 +36,15 @@ class Message(msgspec.Struct, frozen=True):
     Attributes:
         TYPE: the type byte; -1 for an entry.
         PARTS: the declaration, in the order of the wire.
+        ANSWER: the type byte of its answer; -1 where it has none.
+        IDEMPOTENT: whether it may be sent again when no answer came: twice does no more than once.
         scan: decodes a run of frames of this type; None where the layout is too free for that.
     """
 
     TYPE: ClassVar[int] = -1
     PARTS: ClassVar[tuple[kinds.Part, ...]] = ()
+    ANSWER: ClassVar[int] = -1
+    IDEMPOTENT: ClassVar[bool] = False
     scan: ClassVar[Any] = None
 
     def encode_payload(self) -> bytes:

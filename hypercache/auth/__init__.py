@@ -1,0 +1,1 @@
+"""Who a peer is: credentials, the proofs of a link, and the built-in providers."""

@@ -1,0 +1,37 @@
+"""What a plug-in's handlers may use of the node that they run in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypercache.config import Settings
+    from hypercache.net.metrics import MessageMetrics
+    from hypercache.net.peer import PeerLink
+    from hypercache.store import Keyspace
+
+
+class Services(msgspec.Struct, frozen=True):
+    """The services of one node.
+
+    Attributes:
+        settings: how it is set up.
+        node_id: its id.
+        keyspace: its stores.
+        metrics: its figures of the cluster protocol.
+        clock: the reactor: ``seconds()`` and ``callLater``.
+        wall: returns Unix seconds.
+        links: returns the links to the members that can be reached.
+    """
+
+    settings: Settings
+    node_id: int
+    keyspace: Keyspace
+    metrics: MessageMetrics
+    clock: Any
+    wall: Callable[[], float]
+    links: Callable[[], list[PeerLink]]
