@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 import msgspec
@@ -61,6 +62,7 @@ class ClusterSettings(_Section, frozen=True):
     auth_timeout: float = limits.AUTH_TIMEOUT_SECONDS
     idle_timeout: float = limits.LINK_IDLE_SECONDS
     request_timeout: float = limits.REQUEST_TIMEOUT_SECONDS
+    request_attempts: int = limits.REQUEST_ATTEMPTS_COUNT
     handshakes_max: int = limits.HANDSHAKES_MAX_COUNT
     reconnect_first: float = limits.RECONNECT_FIRST_SECONDS
     reconnect_max: float = limits.RECONNECT_MAX_SECONDS
@@ -206,6 +208,7 @@ _LOWEST: Final[Mapping[str, float]] = {
     "cluster.auth_timeout": 0.1,
     "cluster.idle_timeout": 1,
     "cluster.request_timeout": 0.1,
+    "cluster.request_attempts": 1,
     "cluster.handshakes_max": 1,
     "cluster.batch_frames": 1,
     "cluster.batch_bytes": 1,
@@ -347,6 +350,8 @@ def _number(kind: Any, value: Any) -> int | float:
         if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
             return _refuse(wanted)
         number: int | float = kind(value)
+        if not isfinite(number):
+            return _refuse(wanted)
     except (TypeError, ValueError):
         return _refuse(wanted)
     return number

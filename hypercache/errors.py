@@ -94,11 +94,13 @@ class RefusedError(RequestError):
     Args:
         code: the error code (wire.md, section 1).
         text: what the peer says.
+        retry_after: the seconds after which it may be asked again; None where it does not say.
     """
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, retry_after: float | None = None) -> None:
         super().__init__(f"the peer refused with 0x{code:04x}: {text}")
         self.code = code
+        self.retry_after = retry_after
 
 
 class CommandError(HyperCacheError):

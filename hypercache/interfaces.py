@@ -88,12 +88,33 @@ class IAuthProvider(Interface):
         """
 
 
+class IAuthProviderFactory(Interface):
+    """What a plug-in module exposes to add an auth provider."""
+
+    name = Attribute("str: the name in the configuration (security.auth).")
+
+    def provider(settings, node_id, wall):  # noqa: N805
+        """Return the `IAuthProvider` of one node.
+
+        Args:
+            settings: the node's `hypercache.config.Settings`.
+            node_id: its id.
+            wall: returns Unix seconds.
+
+        Raises:
+            ConfigurationError: the settings do not suffice; the text says what to do.
+        """
+
+
 class IAuthentication(Interface):
     """What an `IAuthProvider` made of one link."""
 
     proof = Attribute("bytes: this side's proof, 32 bytes; empty where none is exchanged.")
     keys = Attribute("None, or a tuple (bytes to sign what is sent with, bytes to verify what is received with).")
-    expires = Attribute("float: Unix seconds at which the link must be replaced; infinity for never.")
+    expires = Attribute(
+        "float: Unix seconds at which the link must end; infinity for never. Shortly before, who dialled replaces it if key_id() "
+        "has changed by then."
+    )
 
     def verify(proof):  # noqa: N805
         """Say, in constant time, whether the peer's 32-byte proof is right."""
@@ -105,7 +126,10 @@ class IFrameLayerFactory(Interface):
     name = Attribute("str: the layer's name.")
     order = Attribute("int: its place; the lowest is next to the socket. Signing 10, compression 20, rate limiting 90.")
     capability = Attribute("int: the bit of Hello that both sides must have; 0 where the peer need not know of it.")
-    base_peers = Attribute("bool: whether links of base peers have it too.")
+    base_peers = Attribute(
+        "bool: whether links of base peers have it too. There it sees what is received after the peer's first read; answers to a "
+        "base peer are version 0x01, and pass no layer."
+    )
 
     def layer(link):  # noqa: N805
         """Return the `IFrameLayer` of a link, or None where it needs none.
@@ -153,16 +177,18 @@ class IEvictionPolicy(Interface):
 class IReplicator(Interface):
     """Keeps the members of a cluster level."""
 
-    def link_up(link, greeting=None):  # noqa: N805
+    def link_up(link):  # noqa: N805
         """A member can be reached: tell it what it missed, then every change.
 
         Args:
-            link: its `hypercache.net.peer.PeerLink`.
-            greeting: the Hello or HelloReply that came over it; None of a base peer.
+            link: its `hypercache.net.link.PeerLink`; what it said of itself is its ``greeting``, None of a base peer.
         """
 
     def link_down(link):  # noqa: N805
-        """The link is lost, or another one replaces it."""
+        """The link is lost."""
+
+    def link_moved(old, new):  # noqa: N805
+        """Another link to the same member, which has not restarted, takes the old one's place: nothing was missed."""
 
     def poke():
         """Something may have been written: send it soon."""

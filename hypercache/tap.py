@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from hypercache.config import Settings, load_settings
-from hypercache.errors import ConfigurationError
+from hypercache.errors import ConfigurationError, PluginError
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
@@ -93,9 +94,12 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from hypercache.roles.node import NodeService
+    from hypercache.tracing import mark_traced
 
     settings: Any = options.subOptions["settings"]
+    # Before twistd adds the observer that writes.
+    globalLogPublisher.addObserver(mark_traced)
     try:
         return NodeService(settings, reactor)
-    except ConfigurationError as error:
+    except (ConfigurationError, PluginError) as error:
         raise SystemExit(f"hypercache: {error}") from None

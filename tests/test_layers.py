@@ -12,7 +12,8 @@ LAYERS = (
     {"errors", "limits", "config"},
     {"wire", "store", "replication", "resp"},
     {"interfaces"},
-    {"persist", "auth", "layers", "handlers", "net", "cluster", "admin"},
+    {"persist", "auth", "layers", "tracing", "handlers", "net", "cluster", "admin"},
+    {"plugins", "discovery"},
     {"roles"},
     {"tap", "cli"},
 )

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
     from twisted.web.iweb import IRequest
 
-_PATHS: Final = {"/health": "200 while the node serves, 503 while it shuts down", "/stats": "the node's figures"}
+    from hypercache.admin.exposition import Exposition
+
+_PATHS: Final = {
+    "/health": "200 while the node serves, 503 while it shuts down",
+    "/metrics": "the node's figures for Prometheus",
+    "/stats": "the node's figures",
+}
 
 
 class AdminResource:
@@ -21,12 +27,14 @@ class AdminResource:
 
     Args:
         stats: returns the node's figures, as data for JSON.
+        exposition: tells them to Prometheus.
     """
 
     app = Klein()
 
-    def __init__(self, stats: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, stats: Callable[[], dict[str, Any]], exposition: Exposition) -> None:
         self._stats = stats
+        self._exposition = exposition
         self.draining = False
 
     @app.route("/", methods=["GET"])
@@ -44,6 +52,13 @@ class AdminResource:
     def stats(self, request: IRequest) -> bytes:
         """Answer the node's figures."""
         return _json(request, self._stats())
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: IRequest) -> bytes:
+        """Answer the node's figures in the text format that Prometheus asks for."""
+        body, content_type = self._exposition.render(request.getHeader("accept") or "")
+        request.setHeader("content-type", content_type)
+        return body
 
 
 def _json(request: IRequest, data: Any) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 import click
 
+from hypercache.cli.plugins import understood
 from hypercache.errors import HyperCacheError, MalformedMessageError
 from hypercache.wire import SCHEMA, encode_extended
 from hypercache.wire.capture import streams_of
@@ -18,7 +19,7 @@ from hypercache.wire.jsonform import extension_of, hex_bytes, message_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hypercache.wire.schema import Message
+    from hypercache.wire.schema import Message, Schema
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -47,9 +48,9 @@ def _from_hex(digits: bytes) -> bytes:
         raise click.ClickException(f"the input is not hex: {error}") from None
 
 
-def _show(chunks: Iterable[bytes], as_lines: bool) -> bool:
+def _show(chunks: Iterable[bytes], schema: Schema, as_lines: bool) -> bool:
     """Print every row; return whether all was sound."""
-    inspection = Inspection(chunks)
+    inspection = Inspection(chunks, schema)
     for row in inspection.rows():
         if as_lines:
             click.echo(as_json(row))
@@ -66,6 +67,7 @@ def _show(chunks: Iterable[bytes], as_lines: bool) -> bool:
 def inspect(file: BinaryIO, as_lines: bool, is_hex: bool, is_capture: bool) -> None:
     """Show the frames in FILE (- for standard input). Exits with 1 where not every byte belongs to a sound frame."""
     sound = True
+    known = understood()
     if is_capture:
         try:
             streams = streams_of(file)
@@ -73,9 +75,9 @@ def inspect(file: BinaryIO, as_lines: bool, is_hex: bool, is_capture: bool) -> N
             raise click.ClickException(str(error)) from None
         for (source, target), data in streams.items():
             click.echo(json.dumps({"stream": {"from": source, "to": target}}) if as_lines else f"Stream {source} > {target}\n")
-            sound &= _show([data], as_lines)
+            sound &= _show([data], known, as_lines)
     else:
-        sound = _show(_unhexed(file) if is_hex else _chunks(file), as_lines)
+        sound = _show(_unhexed(file) if is_hex else _chunks(file), known, as_lines)
     raise SystemExit(0 if sound else 1)
 
 
@@ -84,17 +86,22 @@ def inspect(file: BinaryIO, as_lines: bool, is_hex: bool, is_capture: bool) -> N
 def encode(file: TextIO) -> None:
     """Turn JSON lines, as inspect --json prints them, into frames on standard output."""
     out = sys.stdout.buffer
+    known = understood()
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            out.write(frame_of(json.loads(line)))
+            out.write(frame_of(json.loads(line), known))
         except (HyperCacheError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise click.ClickException(f"line {number}: {error}") from None
 
 
-def frame_of(row: dict[str, Any]) -> bytes:
+def frame_of(row: dict[str, Any], schema: Schema = SCHEMA) -> bytes:
     """Return the frame that a row describes.
+
+    Args:
+        row: as the inspector has it.
+        schema: the messages that are understood.
 
     Raises:
         MalformedMessageError: the row is no frame that could be sent; the text says why.
@@ -102,7 +109,7 @@ def frame_of(row: dict[str, Any]) -> bytes:
     if not isinstance(row, dict) or not isinstance(row.get("fields"), dict):
         raise MalformedMessageError("a frame needs an object with name or type, and fields")
     version = row.get("version", EXTENDED_VERSION if "extension" in row else BASE_VERSION)
-    cls = _class_of(row)
+    cls = _class_of(row, schema)
     if cls is None:
         if version != BASE_VERSION:
             raise MalformedMessageError("an undeclared type can be encoded in version 1 only")
@@ -115,24 +122,25 @@ def frame_of(row: dict[str, Any]) -> bytes:
     return frame(version, cls.TYPE, message.encode_payload())
 
 
-def _class_of(row: dict[str, Any]) -> type[Message] | None:
+def _class_of(row: dict[str, Any], schema: Schema) -> type[Message] | None:
     name, number = row.get("name"), row.get("type")
     if name is not None:
-        cls = SCHEMA.by_name(name)
+        cls = schema.by_name(name)
         if cls is None:
             raise MalformedMessageError(f"no message is called {name!r}")
         return cls
     if not isinstance(number, int) or not 0 <= number <= 255:
         raise MalformedMessageError("a frame needs a name, or a type from 0 to 255")
-    return SCHEMA.by_type(number)
+    return schema.by_type(number)
 
 
 @click.command()
 @click.option("--json", "as_data", is_flag=True, help="JSON instead of a table.")
 def schema(as_data: bool) -> None:
-    """Show the declaration of every message."""
+    """Show the declaration of every message, plug-ins' included."""
+    known = understood()
     if as_data:
-        click.echo(json.dumps({"hash": f"{SCHEMA.hash():016x}", "messages": SCHEMA.as_data()}, indent=2))
+        click.echo(json.dumps(known.document(), indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -140,6 +148,6 @@ def schema(as_data: bool) -> None:
     from hypercache.wire.document import layout
 
     table = Table("type", "name", "payload, in order")
-    for cls in SCHEMA:
+    for cls in known:
         table.add_row(f"0x{cls.TYPE:02X}", cls.__name__, layout(cls) or "empty")
     Console().print(table)

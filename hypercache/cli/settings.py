@@ -7,7 +7,7 @@ import msgspec
 
 from hypercache.config import as_toml, load_settings
 from hypercache.errors import ConfigurationError
-from hypercache.roles.node import check_exposure
+from hypercache.roles.exposure import check_exposure
 from hypercache.tap import read_config
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 from twisted.internet.task import LoopingCall
 
-from hypercache.errors import LinkLostError
-from hypercache.limits import ANSWER_SILENCE_SECONDS, HEARTBEAT_INTERVAL_SECONDS, LINK_SILENCE_SECONDS
+from hypercache.errors import RequestError
+from hypercache.limits import HEARTBEAT_INTERVAL_SECONDS, LINK_SILENCE_SECONDS
 from hypercache.wire.messages import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.python.failure import Failure
+
     from hypercache.cluster.membership import Membership
-    from hypercache.net.peer import PeerLink
-    from hypercache.wire import Message
 
 LOAD_MAX: Final = 10_000
 
@@ -56,8 +55,6 @@ class Heartbeats:
         self._load = load
         self._interval = interval
         self._silence = silence
-        # When the heartbeats that are not answered yet went out.
-        self._unanswered: dict[PeerLink, deque[float]] = {}
         self._beat = LoopingCall(self._send)
         self._beat.clock = clock
 
@@ -74,27 +71,13 @@ class Heartbeats:
         message = Heartbeat(self._membership.identity.node_id, int(self._wall() * 1e9), self._load())
         now = self._clock.seconds()
         for link in self._membership.links():
-            # Any traffic counts as life; yet a peer that owes an answer for very long has lost count, and never catches up.
-            unanswered = self._unanswered.setdefault(link, deque())
-            if now - link.last_heard > self._silence:
-                _cut(link, f"nothing was heard for {self._silence:g} seconds")
-            elif unanswered and now - unanswered[0] > ANSWER_SILENCE_SECONDS:
-                _cut(link, f"a heartbeat was not answered for {ANSWER_SILENCE_SECONDS:g} seconds")
+            # Any traffic counts as life.
+            if link.silence(now) > self._silence:
+                link.cut(f"nothing was heard for {self._silence:g} seconds")
             else:
-                unanswered.append(now)
-                link.request(message).addCallbacks(self._heard, self._lost, callbackArgs=(link,), errbackArgs=(link,))
-
-    def _heard(self, answer: Message, link: PeerLink) -> None:
-        unanswered = self._unanswered.get(link)
-        if unanswered:
-            unanswered.popleft()
-
-    def _lost(self, failure: Any, link: PeerLink) -> None:
-        failure.trap(LinkLostError)
-        self._unanswered.pop(link, None)
+                link.request(message).addErrback(_unanswered)
 
 
-def _cut(link: PeerLink, reason: str) -> None:
-    """Close a link at once: what is queued would keep a half-open connection alive."""
-    link.lose(reason)
-    link.transport.abortConnection()
+def _unanswered(failure: Failure) -> None:
+    """Leave it to the link, whose exchanges have a deadline, and to the silence."""
+    failure.trap(RequestError)

@@ -1,4 +1,4 @@
-"""Dials whoever should be linked and is not: the addresses that this node was told to join, for ever, and every member."""
+"""Links whoever should be linked and is not: the addresses that this node was told to join, for ever, and every member."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from hypercache.errors import ConfigurationError, LinkLostError
+from hypercache.cluster.dialer import Reach
+from hypercache.errors import LinkLostError
 from hypercache.limits import JOIN_TIMEOUT_SECONDS
 from hypercache.net.addresses import format_address, parse_address
 from hypercache.wire import NodeType, Status
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hypercache.cluster.dialer import Dialer
     from hypercache.cluster.membership import Membership
     from hypercache.net.peer import PeerLink
-    from hypercache.wire import Message
 
 _log = Logger()
 _TEND_SECONDS: Final = 0.1
@@ -35,6 +34,9 @@ class Joining:
         dialer: opens links.
         clock: the reactor.
 
+    Attributes:
+        seeds: the addresses that this node was told to join, with the node that was found there, or 0.
+
     Raises:
         ConfigurationError: one of the addresses is none.
     """
@@ -43,8 +45,7 @@ class Joining:
         self.seeds = {format_address(*parse_address(address)): 0 for address in join}
         self._membership = membership
         self._dialer = dialer
-        self._clock = clock
-        self._dialing: set[str] = set()
+        self._reaches: dict[str, Reach] = {}
         self._stopped = False
         self._tending = LoopingCall(self._tend)
         self._tending.clock = clock
@@ -54,10 +55,19 @@ class Joining:
         self._tending.start(_TEND_SECONDS)
 
     def stop(self) -> None:
-        """Dial nobody any more."""
+        """Dial nobody any more; links that were dialled end in good order."""
         self._stopped = True
         if self._tending.running:
             self._tending.stop()
+        for reach in self._reaches.values():
+            reach.stop()
+        self._reaches.clear()
+
+    def renew(self, link: PeerLink) -> None:
+        """Replace a link that this node dialled: its credentials end soon."""
+        for reach in self._reaches.values():
+            if reach.link is link:
+                reach.renew()
 
     def identified(self, address: str, node_id: int) -> None:
         """Learn which node is behind an address; no other node is."""
@@ -80,63 +90,58 @@ class Joining:
 
     def _tend(self) -> None:
         targets = self._targets()
+        linked = set(self._membership.links())
+        for address, reach in list(self._reaches.items()):
+            if address not in targets and reach.link not in linked:
+                # The node is linked from its own side, has another address, or is gone.
+                del self._reaches[address]
+                reach.stop()
         # One address of a node at a time: two links to it would only replace each other.
-        busy = {targets.get(address, 0) for address in self._dialing} - {0}
+        busy = {targets.get(address, 0) for address in self._reaches} - {0}
         for address, node_id in targets.items():
-            if address not in self._dialing and node_id not in busy and self._dialer.is_due(address):
+            if address not in self._reaches and node_id not in busy:
                 if node_id:
                     busy.add(node_id)
-                self._dialing.add(address)
-                self._dialer.dial(address, self._membership).addBoth(self._dialled, address)
+                # At an address that it was told to join this node takes whoever is there.
+                meant_id = 0 if address in self.seeds else node_id
+                reach = self._reaches[address] = Reach(address, meant_id, self._dialer, self._introduce)
+                member = self._membership.member(node_id)
+                reach.spoke_hello = member is not None and member.extended
+                reach.start()
 
-    def _dialled(self, result: Any, address: str) -> None:
-        """Take what became of a dial: the link, greeted where the peer knows Hello, or a failure."""
-        if isinstance(result, Failure):
-            self._dialing.discard(address)
-            return
+    async def _introduce(self, link: PeerLink, reach: Reach) -> None:
+        """Ask to be a member over a link that is connected, and take its peer for one.
+
+        Raises:
+            HyperCacheError: one side will not have it.
+        """
         if self._stopped:
-            result.lose("this node shuts down")
-            return
-        answer = result.request(self._membership.join_request())
-        answer.addTimeout(JOIN_TIMEOUT_SECONDS, self._clock)
-        answer.addCallbacks(self._join_answered, self._join_failed, callbackArgs=(result, address), errbackArgs=(result, address))
-
-    def _join_failed(self, failure: Any, link: PeerLink, address: str) -> None:
-        self._dialing.discard(address)
-        lost = failure.check(LinkLostError)
-        self._refuse(link, address, failure.getErrorMessage() if lost else "it did not answer the wish to join")
-
-    def _join_answered(self, answer: Message, link: PeerLink, address: str) -> None:
-        self._dialing.discard(address)
-        if not isinstance(answer, NodeJoinResponse) or answer.status != Status.SUCCESS:
-            self._refuse(link, address, _refusal(answer))
-            return
-        identity = self._membership.identity
-        own = identity.cluster_id
+            raise LinkLostError("this node shuts down")
+        membership = self._membership
+        answer = await link.request(membership.join_request(), timeout=JOIN_TIMEOUT_SECONDS)
+        if answer.status != Status.SUCCESS:
+            raise LinkLostError(_refusal(answer))
+        identity = membership.identity
+        greeted = link.greeting.cluster_id if link.greeting is not None else 0
+        if greeted and answer.cluster_id != greeted:
+            raise LinkLostError(f"it says Hello for cluster {greeted}, and lets this node join {answer.cluster_id}")
+        own = identity.cluster_id or identity.expected_cluster
         if own and answer.cluster_id and answer.cluster_id != own:
-            self._refuse(link, address, f"it belongs to cluster {answer.cluster_id}, this node to {own}")
-            return
-        if not own:
-            try:
-                identity.adopt_cluster(answer.cluster_id)
-            except ConfigurationError as error:
-                self._refuse(link, address, str(error))
-                return
-            _log.info("joined cluster {id} at {address}", id=answer.cluster_id, address=address)
-        if not link.node_id:
+            raise LinkLostError(f"it belongs to cluster {answer.cluster_id}, this node to {own}")
+        if not identity.cluster_id:
+            identity.adopt_cluster(answer.cluster_id)
+            _log.info("joined cluster {id} at {address}", id=answer.cluster_id, address=reach.address)
+        if not link.extended:
             # A base peer has no Hello to say who it is: its address stands for it.
-            link.node_id = self._membership.stand_in_id(address)
-            self.identified(address, link.node_id)
-        self._dialer.succeeded(address)
-        self._membership.admit(link, address, NodeType.CACHE)
-
-    def _refuse(self, link: PeerLink, address: str, reason: str) -> None:
-        self._dialer.put_off(address, reason, hello=True)
-        link.lose(reason)
+            link.node_id = membership.stand_in_id(reach.address)
+            self.identified(reach.address, link.node_id)
+        membership.admit(link, reach.address, NodeType.CACHE)
+        if not link.member:
+            raise LinkLostError(link.ending)
 
 
-def _refusal(answer: Message) -> str:
-    if isinstance(answer, NodeJoinResponse) and answer.status == Status.RETRY_LATER:
+def _refusal(answer: NodeJoinResponse) -> str:
+    if answer.status == Status.RETRY_LATER:
         return "it belongs to no cluster yet, or wants Hello first; a node that is to found a cluster starts without --join"
     return f"it refused: {answer}"
 

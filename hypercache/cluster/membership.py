@@ -6,21 +6,22 @@ links between the same nodes settle to one: the higher boot number stays, then t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import xxhash
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from hypercache.cluster.joining import Joining, request_to_join
 from hypercache.errors import ConfigurationError
-from hypercache.limits import INCUMBENT_SILENCE_SECONDS, MAX_NODES_COUNT, VNODES_COUNT
+from hypercache.limits import AUTH_FAILURE_DELAY_SECONDS, INCUMBENT_SILENCE_SECONDS, MAX_NODES_COUNT, VNODES_COUNT
 from hypercache.net.addresses import format_address, parse_address
+from hypercache.net.negotiation import speaks_ours
 from hypercache.wire import Capability, ErrorCode, NodeType, Status
 from hypercache.wire.header import BASE_VERSION, HIGHEST_VERSION
 from hypercache.wire.messages import (
     NONCE_BYTES,
-    Goodbye,
     HashRingUpdate,
     Hello,
     HelloReply,
@@ -33,16 +34,14 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
 
-    from twisted.internet.defer import Deferred
-
     from hypercache.cluster.dialer import Dialer
     from hypercache.net.peer import PeerLink
     from hypercache.persist.identity import Identity
-    from hypercache.wire import Message
 
 _log = Logger()
 _UNSPECIFIED: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what a peer may say of itself, not bound
-CAPABILITIES: Final = Capability.STAMPS
+CAPABILITIES: Final = Capability.STAMPS | Capability.MULTIPLEXING | Capability.TRACING | Capability.SIGNING
+"""What every node of this release can do; compression and TLS are settings."""
 
 
 class Member(msgspec.Struct):
@@ -63,14 +62,6 @@ class Member(msgspec.Struct):
     extended: bool = False
 
 
-class Upward(Protocol):
-    """Who is told of the links of members."""
-
-    def __call__(self, link: PeerLink, greeting: Hello | HelloReply | None = None) -> None:
-        """Take a link and what the peer said about itself; None of a base peer."""
-        ...
-
-
 class NodeFacts(msgspec.Struct, frozen=True):
     """What a node tells others about itself."""
 
@@ -79,6 +70,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     cluster_address: str
     max_frame: int
     schema_hash: int
+    capabilities: int = CAPABILITIES
 
 
 def node_hash(node_id: int) -> int:
@@ -97,11 +89,14 @@ class Membership:
         clock: the reactor.
         rng: for nonces and cluster ids.
         wall: returns Unix seconds.
+        provider: the `IAuthProvider` of the node.
+        failure_delay: seconds before a failed authentication is answered.
         max_nodes: how many members there may be, this one included.
 
     Attributes:
         version: grows with each change of the members.
-        link_up, link_down: called with the link of a member, at first with its greeting too.
+        link_up, link_down: called with the link of a member.
+        link_moved: called with a link and the one that takes its place.
         expects_members: called at the start where members may hold what this node does not know of.
     """
 
@@ -115,25 +110,29 @@ class Membership:
         clock: Any,
         rng: random.Random,
         wall: Callable[[], float],
+        provider: Any,
+        failure_delay: float = AUTH_FAILURE_DELAY_SECONDS,
         max_nodes: int = MAX_NODES_COUNT,
     ) -> None:
         self.identity = identity
         self.facts = facts
+        self.provider = provider
+        self.failure_delay = failure_delay
+        self.wall = wall
         self.version = 1
-        self.link_up: Upward = _nobody
+        self.link_up: Callable[[PeerLink], None] = _nobody
         self.link_down: Callable[[PeerLink], None] = _nobody
+        self.link_moved: Callable[[PeerLink, PeerLink], None] = _nobody
         self.expects_members: Callable[[], None] = _nothing
         self._members: dict[int, Member] = {}
-        self._greetings: dict[PeerLink, Hello | HelloReply] = {}
         self._stopped = False
         self._joining = Joining(self, join, dialer=dialer, clock=clock)
         self._clock = clock
         self._rng = rng
-        self._wall = wall
         self._max_nodes = max_nodes
         if not identity.cluster_id and not self._joining.seeds:
             # Only a node that was told to join nobody founds a cluster (consistency.md, rule 13).
-            identity.adopt_cluster(rng.randrange(1, 1 << 64))
+            identity.adopt_cluster(identity.expected_cluster or rng.randrange(1, 1 << 64))
             _log.info("founded cluster {id}", id=identity.cluster_id)
 
     # Towards the roles
@@ -144,64 +143,62 @@ class Membership:
             self.expects_members()
         self._joining.start()
 
-    def stop(self) -> None:
-        """Dial nobody any more, and tell the members that this node goes."""
+    def stop(self) -> Deferred[Any]:
+        """Dial nobody any more, and say goodbye to the members.
+
+        Returns:
+            Fires when the last link is gone; a member that does not answer the goodbye is given up after a while.
+        """
         self._stopped = True
+        links = self.links()
         self._joining.stop()
-        for member in self._members.values():
-            if member.link is not None:
-                if member.link.extended:
-                    member.link.send(Goodbye(ErrorCode.SHUTTING_DOWN, "shutting down"))
-                member.link.lose("this node shuts down")
+        for link in links:
+            link.retire("this node shuts down")
+        return DeferredList([link.when_lost() for link in links])
 
     @property
     def members(self) -> list[Member]:
         """The other members."""
         return list(self._members.values())
 
+    def member(self, node_id: int) -> Member | None:
+        """Return a member by its id, None where there is none."""
+        return self._members.get(node_id)
+
+    def link_to(self, node_id: int) -> PeerLink | None:
+        """Return the link to a member, None where there is none now."""
+        member = self._members.get(node_id)
+        return member.link if member is not None else None
+
     def links(self) -> list[PeerLink]:
         """Return the links to members."""
         return [member.link for member in self._members.values() if member.link is not None]
 
-    def identified(self, address: str, node_id: int) -> None:
-        """Learn which node is behind an address."""
-        self._joining.identified(address, node_id)
-
-    def knows_hello(self, address: str) -> bool:
-        """Say whether the node behind an address has said Hello before, and so is no base peer."""
-        node_id = self._joining.seeds.get(address, 0)
-        return any(each.extended and (each.address == address or each.node_id == node_id) for each in self._members.values())
-
     # What this node says
 
-    def hello(self, cls: type[Hello | HelloReply]) -> Hello | HelloReply:
+    def hello(self, cls: type[Hello | HelloReply], key_id: str) -> Hello | HelloReply:
         """Return a greeting of this node."""
         return cls(
             lowest_version=BASE_VERSION,
             highest_version=HIGHEST_VERSION,
-            capabilities=CAPABILITIES,
+            capabilities=self.facts.capabilities,
             node_id=self.identity.node_id,
             boot=self.identity.boot,
             cluster_id=self.identity.cluster_id,
             node_type=NodeType.CACHE,
-            clock=int(self._wall() * 1000) << 16,
+            clock=int(self.wall() * 1000) << 16,
             nonce=self._rng.randbytes(NONCE_BYTES),
             max_frame=self.facts.max_frame,
             schema_hash=self.facts.schema_hash,
-            key_id="",
+            key_id=key_id,
             name=self.facts.name,
             client_address=self.facts.client_address,
             cluster_address=self.facts.cluster_address,
         )
 
-    def greet(self, link: PeerLink) -> Deferred[Message]:
-        """Send Hello over a link that was dialled."""
-        link.accept_extended()
-        return link.request(self.hello(Hello))
-
     def join_request(self) -> NodeJoinRequest:
         """Return this node's wish to be a member."""
-        return request_to_join(self.identity.node_id, self.facts.cluster_address, CAPABILITIES)
+        return request_to_join(self.identity.node_id, self.facts.cluster_address, int(self.facts.capabilities))
 
     def stand_in_id(self, address: str) -> int:
         """Return an id for a base peer, which cannot say its own: the same at every node that dials the address."""
@@ -216,29 +213,34 @@ class Membership:
 
     # What others say
 
-    def greeted(self, link: PeerLink, hello: Hello | HelloReply) -> str | None:
-        """Take a peer's greeting; return why the link must not stay, or None."""
-        if hello.node_id == self.identity.node_id:
-            return "this is the node itself"
+    def judge(self, link: PeerLink, greeting: Hello | HelloReply) -> str | None:
+        """Take what a peer says of itself; return why the link cannot be, or None. It is unproven: nothing is learned from it."""
         if self._stopped:
             return "this node shuts down"
-        if link.extended or link.member:
-            return "it has said already who it is"
-        own = self.identity.cluster_id
-        if hello.cluster_id and own and hello.cluster_id != own:
-            return f"it belongs to cluster {hello.cluster_id}, this node to {own}"
-        if not hello.lowest_version <= HIGHEST_VERSION <= hello.highest_version:
-            return f"it speaks versions {hello.lowest_version} to {hello.highest_version}, not {HIGHEST_VERSION}"
-        link.node_id = hello.node_id
-        link.boot = hello.boot
-        incumbent = self._members.get(hello.node_id)
-        if incumbent is not None and incumbent.link is not None and incumbent.link is not link:
-            if not self._replaces(link, incumbent.link):
-                return _DUPLICATE
-            self._release(incumbent)
-        self._greetings[link] = hello
-        link.when_lost().addCallback(lambda _: self._greetings.pop(link, None))
+        own = self.identity.cluster_id or self.identity.expected_cluster
+        if greeting.cluster_id and own and greeting.cluster_id != own:
+            return f"it belongs to cluster {greeting.cluster_id}, this node to {own}"
+        if not speaks_ours(greeting):
+            return f"it speaks versions {greeting.lowest_version} to {greeting.highest_version}, not {HIGHEST_VERSION}"
+        if not greeting.node_id:
+            return "it says that it is node 0, and no node is"
+        link.node_id = greeting.node_id
+        link.boot = greeting.boot
         return None
+
+    def settle(self, link: PeerLink) -> str | None:
+        """Decide whether the link of a peer that is who it says stays; return why it goes, or None."""
+        meant = link.meant
+        if meant is not None:
+            self._joining.identified(meant.address, link.node_id)
+        if link.node_id == self.identity.node_id:
+            return "this is the node itself"
+        if meant is not None and meant.node_id not in (0, link.node_id):
+            return f"node {link.node_id} is there, not {meant.node_id}"
+        incumbent = self._members.get(link.node_id)
+        if incumbent is None or incumbent.link is None or incumbent.link is link or self._replaces(link, incumbent.link):
+            return None
+        return _DUPLICATE
 
     def join_requested(self, link: PeerLink, request: NodeJoinRequest) -> NodeJoinResponse:
         """Take a node's wish to be a member; the members hear of it where that is granted."""
@@ -288,9 +290,8 @@ class Membership:
         """
         if not link.connected_now:
             return
-        greeting = self._greetings.get(link)
-        if greeting is not None and link.dialled:
-            address = _dialable(greeting.cluster_address) or address
+        if link.greeting is not None and link.dialled:
+            address = _dialable(link.greeting.cluster_address) or address
         version = self.version
         member = self._members.get(link.node_id)
         if member is None:
@@ -299,13 +300,12 @@ class Membership:
         elif address and member.address != address:
             member.address = address
             self.version += 1
-        if member.link is link:
+        replaced = member.link
+        if replaced is link:
             return
-        if member.link is not None:
-            if not self._replaces(link, member.link):
-                link.lose(_DUPLICATE)
-                return
-            self._release(member)
+        if replaced is not None and not self._replaces(link, replaced):
+            link.lose(_DUPLICATE)
+            return
         self._remember_members()
         member.link = link
         member.extended = member.extended or link.extended
@@ -315,7 +315,23 @@ class Membership:
         update = self.ring()
         for each in self.links() if self.version != version else [link]:
             each.send(update)
-        self.link_up(link, greeting)
+        if replaced is None:
+            self.link_up(link)
+        else:
+            self._replace(replaced, link)
+
+    def renew(self, link: PeerLink) -> None:
+        """Take note that a link's credentials end soon: who dialled it dials again, where there are others by now."""
+        if link.dialled and self.provider.key_id() != link.key_id:
+            self._joining.renew(link)
+
+    def leaving(self, link: PeerLink) -> None:
+        """Take note that a link is on its way down: nothing new goes over it."""
+        member = self._members.get(link.node_id)
+        if member is not None and member.link is link:
+            member.link = None
+            link.member = False
+            self.link_down(link)
 
     # Inside
 
@@ -332,15 +348,17 @@ class Membership:
             _log.info("node {id} at {address} is not linked any more", id=member.node_id, address=link.address)
             self.link_down(link)
 
-    def _release(self, member: Member) -> None:
-        """Let go of a link that another one replaces."""
-        link, member.link = member.link, None
-        assert link is not None
-        link.member = False
-        self.link_down(link)
-        link.lose("another link to that node replaces it")
-        if self._is_silent(link):
-            link.transport.abortConnection()
+    def _replace(self, old: PeerLink, new: PeerLink) -> None:
+        """Let go of a link that another one replaces; what was asked over it is answered over it still, where it lives."""
+        old.factory.metrics.links_replaced += 1
+        same_boot = old.boot == new.boot and old.extended and new.extended
+        if same_boot and not self._is_silent(old):
+            self.link_moved(old, new)
+            old.retire("another link to that node replaces it")
+            return
+        self.link_down(old)
+        old.cut("another link to that node replaces it")
+        self.link_up(new)
 
     def _replaces(self, link: PeerLink, incumbent: PeerLink) -> bool:
         """Say which of two links to the same node stays; both nodes come to the same answer."""
@@ -354,7 +372,7 @@ class Membership:
 
     def _is_silent(self, link: PeerLink) -> bool:
         """Say whether a link has answered no heartbeat for so long that it loses against another."""
-        silent: bool = self._clock.seconds() - link.last_heard > INCUMBENT_SILENCE_SECONDS
+        silent: bool = link.silence(self._clock.seconds()) > INCUMBENT_SILENCE_SECONDS
         return silent
 
 
@@ -376,7 +394,7 @@ def _host_of(link: PeerLink) -> str:
         return ""
 
 
-def _nobody(link: PeerLink, greeting: Hello | HelloReply | None = None) -> None:
+def _nobody(*links: PeerLink) -> None:
     """Nobody wants to know of links yet."""
 
 

@@ -12,6 +12,8 @@ from hypercache.interfaces import IFrameLayer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from hypercache.errors import WireError
+
     Frame = tuple[int, bytes]
 
 
@@ -31,6 +33,14 @@ class RefusedFrame(msgspec.Struct, frozen=True):
     retry_after_ms: int = 0
 
 
+def _taken_for_a_member() -> bool:
+    return True
+
+
+def _raised(error: WireError) -> None:
+    raise error
+
+
 class LinkView(msgspec.Struct, frozen=True):
     """What layers may know of a link, and do to it.
 
@@ -44,6 +54,8 @@ class LinkView(msgspec.Struct, frozen=True):
         clock: the reactor: ``seconds()`` and ``callLater``.
         pause: call it to have nothing read; it counts, so each call needs one of ``resume``.
         resume: call it to have the link read on.
+        is_member: says whether the peer is a member of the cluster; that may change while the link lives.
+        fail: a layer that hands up frames later, in a call of the clock, hands it the WireError that may come of that.
     """
 
     dialled: bool
@@ -55,6 +67,8 @@ class LinkView(msgspec.Struct, frozen=True):
     clock: Any
     pause: Callable[[], None]
     resume: Callable[[], None]
+    is_member: Callable[[], bool] = _taken_for_a_member
+    fail: Callable[[WireError], None] = _raised
 
 
 @implementer(IFrameLayer)

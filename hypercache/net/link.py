@@ -1,43 +1,54 @@
-"""One link to a peer: bytes to events, events to handlers, answers back in order, one write a read."""
+"""One link to a peer: bytes to events, events to handlers, answers back, one write a read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from hypercache.errors import LinkLostError
-from hypercache.limits import LINK_LINGER_SECONDS, PENDING_ANSWERS_MAX_COUNT
+from hypercache.limits import LINK_LINGER_SECONDS, PENDING_ANSWERS_MAX_COUNT, RENEWAL_SECONDS, SIGNATURE_BYTES
 from hypercache.net.dispatch import Dispatcher
-from hypercache.net.outgoing import Outgoing
-from hypercache.net.requests import Sink
+from hypercache.net.farewell import Farewell
+from hypercache.net.layering import Layering
+from hypercache.net.lifecycle import LinkState, life_cycle
+from hypercache.net.negotiation import Negotiation
+from hypercache.net.outgoing import Outgoing, encode_frames
+from hypercache.net.sending import SendingLink
+from hypercache.net.tls import explain, looks_like_tls
 from hypercache.net.unfinished import Unfinished
-from hypercache.wire import Extension, encode_extended
-from hypercache.wire.messages import HashRingUpdate, HeartbeatResponse, HelloReply, NodeJoinResponse, ReplicateResponse
+from hypercache.wire import Capability, ErrorCode
+from hypercache.wire.header import BASE_VERSION, EXTENDED_VERSION, length_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.python.failure import Failure
 
+    from hypercache.errors import WireError
     from hypercache.net.peer import PeerFactory
-    from hypercache.wire import Message
+    from hypercache.wire.messages import Hello, HelloReply
 
 _log = Logger()
 
-_ANSWER_TO: Final[dict[int, type[Message]]] = {
-    0x01: HelloReply,
-    0x20: ReplicateResponse,
-    0x30: NodeJoinResponse,
-    0x32: HeartbeatResponse,
-    0x41: HashRingUpdate,
-}
+
+class Meant(msgspec.Struct, frozen=True):
+    """Whom a link was dialled for.
+
+    Attributes:
+        address: where.
+        node_id: the node that must be there; 0 for any.
+    """
+
+    address: str
+    node_id: int
 
 
-class PeerLink(Protocol):
+@implementer(IHandshakeListener)
+class PeerLink(SendingLink):
     """One link to a peer.
 
     Args:
@@ -45,96 +56,197 @@ class PeerLink(Protocol):
         dialled: whether this side opened the connection.
 
     Attributes:
-        extended: Hello agreed on version 0x02.
+        machine: its life cycle.
+        secure: it runs over TLS.
+        secured: that has shaken hands.
+        meant: whom it was dialled for; None where the peer dialled.
         member: the peer is a member of the cluster.
         node_id, boot: the peer's, 0 while unknown.
-        address: where it is connected from or to.
-        when_writable: called when `writable` is true again.
-        connected_now: whether the connection is open.
+        greeting: what the peer said of itself; None of a base peer.
+        key_id: of the key that it was authenticated with; empty where there are no keys.
+        expires: when its credentials end, Unix seconds.
         last_heard: when anything was read, by the reactor's clock.
-        outgoing: what is on its way to the peer.
-        closing: nothing more is handled.
+        layering: what frames go through.
+        farewell: its end in good order.
+        ended: nothing more is handled.
+        ending: why it ends; empty while it does not.
     """
 
-    transport: Any
-    outgoing: Outgoing
-
     def __init__(self, factory: PeerFactory, *, dialled: bool) -> None:
-        self.factory = factory
-        self.dialled = dialled
+        super().__init__(factory, dialled=dialled)
         self.decoder = factory.decoder()
-        self.extended = False
+        self.machine = life_cycle(self)
+        self.secure = self.secured = False
+        self.meant: Meant | None = None
         self.member = False
-        self.node_id = 0
-        self.boot = 0
-        self.address = "?"
-        self.when_writable: Callable[[], None] | None = None
+        self.node_id = self.boot = 0
+        self.greeting: Hello | HelloReply | None = None
+        self.key_id = ""
+        self.expires = inf
         self.last_heard = factory.clock.seconds()
-        self.connected_now = False
-        self.closing = False
+        self.ended = False
+        self.ending = ""
+        self.negotiation: Negotiation | None = None
+        self.layering = Layering(self)
+        self.farewell = Farewell(self)
         # Nothing more is sent either.
-        self._ended = False
-        self._parting: str | None = None
+        self._closed = False
+        self._parting = False
+        self._deadline = inf
+        self._untouched = True
         self._reading = True
+        self._pauses = 0
         self._unfinished = Unfinished(self.decoder, factory.budget, factory.settings.frame_timeout)
         self._lost: list[Deferred[None]] = []
+        self._secured: list[Deferred[None]] = []
         self._dispatcher = Dispatcher(self)
 
-    # Sending
+    # Becoming a link
+
+    def makeConnection(self, transport: Any) -> None:
+        """Take the transport."""
+        self.address = _shown(transport.getPeer())
+        super().makeConnection(transport)
+
+    def connectionMade(self) -> None:
+        """Begin; over TLS, when its own handshake is over."""
+        self.connected_now = True
+        transport = self.transport
+        factory = self.factory
+        # A byte that TLS vouches for is the peer's own: there is nothing to be resynchronised with.
+        self.secure = self.decoder.strict = ISSLTransport.providedBy(transport)
+        self.outgoing = Outgoing(
+            transport,
+            clock=factory.clock,
+            address=self.address,
+            on_room=self._room_changed,
+            on_cut=self._was_cut,
+            limits=factory.settings.batch,
+        )
+        self.outgoing.encode = b"".join
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        if factory.terms is not None:
+            self.negotiation = Negotiation(self, factory.terms)
+            self.decoder.stepwise = True
+            self.decoder.authenticated = not factory.terms.provider.required
+        self.machine.open()
+        factory.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up: the dialler may speak."""
+        self.secured = True
+        waiting, self._secured = self._secured, []
+        for each in waiting:
+            each.callback(None)
+
+    def when_secured(self) -> Deferred[None]:
+        """Return a Deferred that fires when TLS has shaken hands; it fails with LinkLostError where that never happens."""
+        secured: Deferred[None] = Deferred()
+        if self.secured:
+            secured.callback(None)
+        elif not self.connected_now:
+            secured.errback(LinkLostError(self.ending))
+        else:
+            self._secured.append(secured)
+        return secured
+
+    def negotiate(self) -> Deferred[None]:
+        """Say Hello, as `hypercache.net.negotiation.Negotiation.start` has it."""
+        if self.negotiation is None or not self.connected_now:
+            return fail(LinkLostError(f"the link to {self.address} is closed"))
+        self.decoder.extended = True
+        return self.negotiation.start()
 
     @property
-    def writable(self) -> bool:
-        """Whether the transport takes more; while it does not, nothing but answers should be sent."""
-        return self.connected_now and self.outgoing.writable
+    def may_be_base(self) -> bool:
+        """Whether a peer that says no Hello is let in."""
+        return self.factory.terms is None or not self.factory.terms.provider.required
 
-    def send(self, message: Message, extension: Extension | None = None) -> None:
-        """Send a message: with what this read makes, or at the end of this turn of the reactor.
+    def become_base(self) -> None:
+        """Take the peer for a base peer, for good."""
+        self.decoder.stepwise = False
+        self.decoder.authenticated = True
+        self.layering.build(BASE_VERSION, None, self.factory.settings.max_frame)
+        self.machine.trust()
+
+    def establish(self, capabilities: Capability, authentication: Any, max_frame: int) -> None:
+        """Speak version 0x02 from now on, through the layers that both sides have.
 
         Args:
-            message: the message.
-            extension: what goes with it; only on an extended link.
+            capabilities: what both can do.
+            authentication: the link's `IAuthentication`; None where there is none.
+            max_frame: the longest payload that both accept, in bytes.
         """
-        frame = message.encode_frame() if extension is None else encode_extended(message, extension)
-        self.send_encoded(frame, 1, message.TYPE)
+        self.capabilities = capabilities
+        self.greeting = self.negotiation.greeting if self.negotiation is not None else None
+        self.key_id = self.greeting.key_id if self.greeting is not None else ""
+        self.extended = True
+        self.exchanges.in_order = False
+        decoder = self.decoder
+        decoder.extended = decoder.strict = decoder.authenticated = decoder.bare = True
+        decoder.stepwise = False
+        keys = None
+        if authentication is not None:
+            keys = authentication.keys
+            self.expires = authentication.expires
+        self.longest = length_limits(max_frame - SIGNATURE_BYTES if keys is not None else max_frame)
+        self.outgoing.streams = self.streams
+        self.outgoing.encode = encode_frames
+        self.layering.build(EXTENDED_VERSION, keys, max_frame)
+        self.machine.trust()
 
-    def send_encoded(self, frames: bytes, count: int, message_type: int) -> None:
-        """Send ``count`` whole frames of one type."""
-        self.factory.metrics.meter(message_type).sent += count
-        self.put(frames)
+    # Life cycle
 
-    def request(self, message: Message) -> Deferred[Message]:
-        """Send a request.
+    def entered(self, state: LinkState) -> None:
+        """Take note of a new state, and of how long it may last."""
+        self.state = state
+        settings = self.factory.settings
+        limits = {
+            LinkState.HANDSHAKING: settings.hello_timeout,
+            LinkState.AUTHENTICATING: settings.auth_timeout,
+            LinkState.CLOSING: LINK_LINGER_SECONDS,
+            LinkState.ERROR: LINK_LINGER_SECONDS,
+        }
+        self._deadline = self.factory.clock.seconds() + limits.get(state, inf)
+        self.factory.changed(self)
 
-        Returns:
-            Fires with the answer, a GenericError too; fails with LinkLostError where the link is lost first.
+    def put_off_deadline(self, seconds: float) -> None:
+        """Give the present state so much more time."""
+        self._deadline += seconds
+
+    def retire(self, reason: str, code: int = ErrorCode.SHUTTING_DOWN) -> None:
+        """End the link in good order (`hypercache.net.farewell`)."""
+        self.farewell.begin(code, reason)
+
+    def lose(self, reason: str, *, fault: bool = False) -> None:
+        """Send what is queued and close the link.
+
+        Args:
+            reason: why, for the log.
+            fault: whether something is wrong that cannot be mended.
         """
-        if not self.connected_now:
-            return fail(LinkLostError(f"the link to {self.address} is closed"))
-        answer: Deferred[Message] = Deferred()
-
-        def sink(received: Message | None) -> None:
-            if received is None:
-                answer.errback(LinkLostError(f"the link to {self.address} was lost before it answered"))
-            else:
-                answer.callback(received)
-
-        self.expect(_ANSWER_TO[message.TYPE].TYPE, sink)
-        self.send(message)
-        return answer
-
-    def expect(self, answer_type: int, sink: Sink, count: int = 1) -> None:
-        """Have the next ``count`` answers that are not spoken for go to ``sink``; None comes where the link is lost first."""
-        self._dispatcher.requests.expect(answer_type, sink, count)
-
-    def lose(self, reason: str) -> None:
-        """Send what is queued and close the link."""
-        if self.connected_now and not self._ended:
-            self.closing = self._ended = True
-            _log.info("closing the link to {address}: {reason}", address=self.address, reason=reason)
+        if self.connected_now and not self._closed:
+            self.ended = self._closed = True
+            self.ending = self.ending or reason
+            # Of strangers there may be very many.
+            tell = _log.info if self.member or self.dialled else _log.debug
+            tell("closing the link to {address}: {reason}", address=self.address, reason=reason)
+            if fault:
+                self.machine.fail()
+            elif self.state not in (LinkState.CLOSING, LinkState.ERROR):
+                self.machine.close()
             if not self._reading:
                 # TLS ends when the peer's word of that is read.
                 self.transport.resumeProducing()
             self.outgoing.close()
+
+    def cut(self, reason: str) -> None:
+        """Close the link at once: what is queued would keep a half-open connection alive."""
+        if self.connected_now:
+            self.lose(reason)
+            self.transport.abortConnection()
 
     def when_lost(self) -> Deferred[None]:
         """Return a Deferred that fires when the link is lost."""
@@ -145,97 +257,122 @@ class PeerLink(Protocol):
             lost.callback(None)
         return lost
 
-    def accept_extended(self) -> None:
-        """Understand version 0x02 from now on: Hello has gone out, or come in."""
-        self.decoder.extended = True
-
-    def become_extended(self) -> None:
-        """Speak version 0x02: Hello has agreed on it. From now on nothing but sound frames is accepted."""
-        self.decoder.extended = True
-        self.decoder.strict = True
-        self.extended = True
-
-    def put(self, frames: bytes) -> None:
-        """Send whole frames that are counted already."""
-        if self.connected_now:
-            self.outgoing.put(frames)
-
-    def _went_out(self) -> None:
-        self._steer_reading()
-        if self.outgoing.writable and self.when_writable is not None:
-            self.when_writable()
-
-    # Receiving
-
-    def makeConnection(self, transport: Any) -> None:
-        """Take the transport."""
-        self.address = _shown(transport.getPeer())
-        super().makeConnection(transport)
-
-    def connectionMade(self) -> None:
-        """Begin."""
-        self.connected_now = True
-        transport = self.transport
-        # A byte that TLS vouches for is the peer's own: there is nothing to be resynchronised with.
-        self.decoder.strict = ISSLTransport.providedBy(transport)
-        self.outgoing = Outgoing(transport, clock=self.factory.clock, address=self.address, on_room=self._went_out)
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
-        self.factory.opened(self)
-
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Fail everything that waits."""
         if not self.connected_now:
             return
+        explained = explain(reason)
+        if explained is not None and not self._closed:
+            self.factory.metrics.tls_failures += 1
+            self.factory.reports.error("TLS with {address} failed: {reason}", address=self.address, reason=explained)
+        self.ending = self.ending or explained or "the connection was lost"
         self.connected_now = False
-        self.closing = self._ended = True
+        self.ended = self._closed = True
+        self.machine.lose()
         self.factory.closed(self)
         self._unfinished.release()
         self.outgoing.lost()
-        self._dispatcher.requests.fail()
+        self.layering.close()
+        if self.negotiation is not None:
+            self.negotiation.lost(self.ending)
+        self.exchanges.fail(LinkLostError(f"the link to {self.address} was lost before it answered"))
+        self.streams.lost()
+        self._stop_producers()
+        unsecured, self._secured = self._secured, []
+        for each in unsecured:
+            each.errback(LinkLostError(self.ending))
         lost, self._lost = self._lost, []
         for each in lost:
             each.callback(None)
 
+    def _room_changed(self) -> None:
+        self._steer_reading()
+        self._tell_producers()
+
+    def _was_cut(self) -> None:
+        self.factory.metrics.links_cut += 1
+
+    # Receiving
+
     def dataReceived(self, data: bytes) -> None:
         """Handle everything that one read completes, and write all answers at once."""
-        if self.closing:
+        if self.ended:
             return
         factory = self.factory
-        self.last_heard = factory.clock.seconds()
+        self.last_heard = self.exchanges.now = factory.clock.seconds()
+        if self._untouched:
+            self._untouched = False
+            if not self.secure and looks_like_tls(data):
+                factory.metrics.tls_failures += 1
+                factory.reports.error("{address} speaks TLS, and this port does not: it has no certificate", address=self.address)
+                self.lose("TLS on a port without it")
+                return
         outgoing = self.outgoing
         outgoing.batching = True
-        arrived = self.decoder.feed(data)
+        now_ms = int(factory.wall() * 1000)
+        decoder = self.decoder
+        arrived = decoder.feed(data)
         try:
-            self._dispatcher.dispatch(arrived, int(factory.wall() * 1000))
+            self._dispatcher.dispatch(arrived, now_ms)
+            while decoder.stopped and not self.ended:
+                arrived = decoder.feed(b"")
+                self._dispatcher.dispatch(arrived, now_ms)
         finally:
             outgoing.batching = False
         outgoing.settle()
-        if self.decoder.pending_bytes or self._unfinished.held:
+        if decoder.pending_bytes or self._unfinished.held:
             self._unfinished.note(self.last_heard, progress=bool(arrived))
             if self._unfinished.exceeds_budget():
                 self._unfinished.release()
                 self.lose("the unfinished frames of all links exceed the receive budget")
-        if len(self._dispatcher.turns) >= PENDING_ANSWERS_MAX_COUNT or outgoing.waiting_bytes:
+        if self._dispatcher.pending >= PENDING_ANSWERS_MAX_COUNT or outgoing.waiting_bytes or self._pauses:
             self._steer_reading()
+        if self.farewell.begun:
+            self.farewell.check()
         factory.after_read()
+
+    def out_of_layers(self, frames: list[Any]) -> None:
+        """Handle frames that came up through the layers."""
+        self._dispatcher.out_of_layers(frames)
+
+    def layers_failed(self, error: WireError) -> None:
+        """End the link: a layer that had held frames back hands up one that is no good."""
+        self._dispatcher.layers_failed(error)
 
     # Pausing and ending
 
+    @property
+    def answers_pending(self) -> int:
+        """How many of the peer's requests are not answered yet."""
+        return self._dispatcher.pending
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading` was called as often as this."""
+        self._pauses += 1
+        self._steer_reading()
+
+    def resume_reading(self) -> None:
+        """Take back one `pause_reading`."""
+        self._pauses -= 1
+        if not self._pauses:
+            self.last_heard = self.factory.clock.seconds()
+        self._steer_reading()
+
     def answered(self) -> None:
         """Go on after an answer that had to be waited for."""
-        if self._parting is not None and not self._dispatcher.turns:
-            self.lose(self._parting)
+        if self._parting and not self._dispatcher.pending:
+            self.lose(self.ending)
         elif not self._reading:
             self._steer_reading()
+        if self.farewell.begun:
+            self.farewell.check()
 
     def _steer_reading(self) -> None:
         """Read on only while there is room for what that makes: answers that are not ready, or that the peer does not read."""
-        if not self.connected_now or self.closing:
+        if not self.connected_now or self.ended:
             return
         most = PENDING_ANSWERS_MAX_COUNT if self._reading else PENDING_ANSWERS_MAX_COUNT // 2
-        wanted = len(self._dispatcher.turns) < most and not self.outgoing.crowded
+        wanted = not self._pauses and self._dispatcher.pending < most and not self.outgoing.crowded
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -243,22 +380,65 @@ class PeerLink(Protocol):
             else:
                 self.transport.pauseProducing()
 
-    def part(self, reason: str) -> None:
-        """Handle nothing more, and close when what was asked before is answered."""
-        self.closing = True
-        if not self._dispatcher.turns:
-            self.lose(reason)
-            return
-        self._parting = reason
+    def silence(self, now: float) -> float:
+        """Return for how long nothing was heard though it would have been, in seconds.
+
+        Args:
+            now: by the reactor's clock.
+        """
+        return 0.0 if self._pauses else now - self.last_heard
+
+    def deafen(self) -> None:
+        """Handle nothing more, and read nothing more."""
+        self.ended = True
         if self._reading:
             self._reading = False
             self.transport.pauseProducing()
-        self.factory.clock.callLater(LINK_LINGER_SECONDS, self.lose, reason)
 
-    def check_time(self, now: float) -> None:
-        """Close the link where a frame takes too long to become whole."""
+    def part(self, reason: str) -> None:
+        """Handle nothing more because of a fault, and close when what was asked before is answered, or after a while."""
+        self.ending = self.ending or reason
+        if not self._dispatcher.pending:
+            self.lose(reason, fault=True)
+            return
+        self._parting = True
+        self.machine.fail()
+        self.deafen()
+
+    def check_time(self, now: float, wall: float) -> None:
+        """Do what is due: end what takes too long, replace what ends soon.
+
+        Args:
+            now: by the reactor's clock.
+            wall: Unix seconds.
+        """
         if self._unfinished.is_late(now):
             self.lose("a frame was not whole in time")
+        elif now >= self._deadline:
+            self._out_of_time()
+        elif self.state is LinkState.CONNECTED:
+            if wall >= self.expires:
+                self.retire("its credentials have ended", ErrorCode.NOT_AUTHORIZED)
+            elif wall >= self.expires - RENEWAL_SECONDS:
+                self.factory.renew(self)
+            elif not self.member and self.silence(now) > self.factory.settings.idle_timeout:
+                self.retire("it was silent for too long")
+        late = self.exchanges.expire(now)
+        if late:
+            self.factory.metrics.deadlines_missed += late
+            if self.exchanges.in_order:
+                self.lose("it did not answer in time, and what it answers late would be taken for something else")
+
+    def _out_of_time(self) -> None:
+        self._deadline = inf
+        if self.state is LinkState.CLOSING:
+            self.cut("it did not say goodbye in time")
+        elif self.state is LinkState.ERROR:
+            self.lose(self.ending)
+        elif self.state is LinkState.HANDSHAKING and not self.dialled and self.may_be_base and (self.secured or not self.secure):
+            self.become_base()
+        elif self.negotiation is not None:
+            self.negotiation.expired()
 
 
 def _shown(address: Any) -> str:

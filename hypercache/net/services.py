@@ -9,10 +9,14 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.defer import Deferred
+
     from hypercache.config import Settings
+    from hypercache.net.link import PeerLink
     from hypercache.net.metrics import MessageMetrics
-    from hypercache.net.peer import PeerLink
     from hypercache.store import Keyspace
+    from hypercache.tracing import Tracer
+    from hypercache.wire import Message
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -26,6 +30,9 @@ class Services(msgspec.Struct, frozen=True):
         clock: the reactor: ``seconds()`` and ``callLater``.
         wall: returns Unix seconds.
         links: returns the links to the members that can be reached.
+        request: sends a message to the member of a node id, again where that is safe (`hypercache.net.retrying`), and returns a
+            Deferred of the answer, which fails with a RequestError.
+        tracer: makes the child contexts of what a handler sends on.
     """
 
     settings: Settings
@@ -35,3 +42,5 @@ class Services(msgspec.Struct, frozen=True):
     clock: Any
     wall: Callable[[], float]
     links: Callable[[], list[PeerLink]]
+    request: Callable[[int, Message], Deferred[Any]]
+    tracer: Tracer

@@ -35,19 +35,23 @@ class Identity:
     Args:
         directory: the data directory; made where it is missing.
         rng: the source of new ids.
+        node_id: the id that the node is set up for; 0 for any.
+        expected_cluster: the cluster that it is set up for; 0 for any.
 
     Attributes:
         node_id: given once, never 0.
         boot: one more at each start.
         cluster_id: 0 while the node belongs to no cluster.
+        expected_cluster: as given.
         clustered: whether the cluster has ever had another member.
         is_new: whether the directory was empty of an identity.
 
     Raises:
-        ConfigurationError: the directory cannot be used, is in use, or holds a damaged identity; the text says what to do.
+        ConfigurationError: the directory cannot be used, is in use, or holds a damaged identity or another one than the node is
+            set up for; the text says what to do.
     """
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
+    def __init__(self, directory: Path, rng: random.Random, *, node_id: int = 0, expected_cluster: int = 0) -> None:
         self._path = directory / FILE_NAME
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -63,11 +67,14 @@ class Identity:
             ) from None
         try:
             stored = self._read()
+            _compare("node.id", node_id, stored.node_id if stored else 0, directory)
+            _compare("cluster.id", expected_cluster, stored.cluster_id if stored else 0, directory)
         except ConfigurationError:
             self._lock.close()
             raise
         self.is_new = stored is None
-        self.node_id = stored.node_id if stored else rng.randrange(1, _UINT64_MAX)
+        self.node_id = stored.node_id if stored else node_id or rng.randrange(1, _UINT64_MAX)
+        self.expected_cluster = expected_cluster
         self.boot = stored.boot + 1 if stored else 1
         self.cluster_id = stored.cluster_id if stored else 0
         self.clustered = stored.clustered if stored else False
@@ -130,3 +137,13 @@ class Identity:
                 os.close(directory)
         except OSError as error:
             raise ConfigurationError(f"{self._path} cannot be written: {error.strerror}") from None
+
+
+def _compare(setting: str, wanted: int, stored: int, directory: Path) -> None:
+    """Hold a setting against what the data directory says; 0 says nothing."""
+    if not 0 <= wanted <= _UINT64_MAX:
+        raise ConfigurationError(f"{setting} = {wanted} is no id: it must be below 2 to the 64th")
+    if wanted and stored and wanted != stored:
+        raise ConfigurationError(
+            f"{setting} = {wanted}, but {directory} belongs to {stored}; correct the setting, or give the node another --data-dir"
+        )

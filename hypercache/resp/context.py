@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hypercache.resp.contracts import Clients, KeyspaceLike
     from hypercache.resp.parameters import Parameters
     from hypercache.resp.table import CommandTable
+    from hypercache.resp.tracing import CommandTracer
 
 REDIS_VERSION: Final = "7.0.15"
 """The Redis whose commands and texts these are; clients switch features by it."""
@@ -29,6 +30,7 @@ class ServerContext:
         clients: the connections at the door.
         rng: for commands with randomness.
         report_failure: told the command's name and the exception where a command failed by a bug.
+        tracer: records traced commands; None where nothing is ever traced.
         sections: INFO's sections that others provide: name to a function that returns its fields.
 
     Attributes:
@@ -56,6 +58,7 @@ class ServerContext:
         rng: random.Random,
         report_failure: Callable[[str, Exception], None],
         sections: Mapping[str, Callable[[], Mapping[str, str | int | float]]],
+        tracer: CommandTracer | None = None,
     ) -> None:
         self.version = version
         self.run_id = run_id
@@ -66,6 +69,7 @@ class ServerContext:
         self.rng = rng
         self.report_failure = report_failure
         self.sections = dict(sections)
+        self.tracer = tracer
         self.commands_processed = 0
         self.error_replies = 0
         self.protocol_errors = 0

@@ -9,6 +9,7 @@ from hypercache.limits import LARGE_REPLY_BYTES, REPLIES_PER_READ_MAX_BYTES
 from hypercache.resp.parser import RequestError
 from hypercache.resp.replies import NIL2, NIL3, OK, error
 from hypercache.resp.session import REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
+from hypercache.resp.tracing import UNTRACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
     from hypercache.resp.table import Command, CommandTable
 
     _Binding = tuple[
-        bool, Callable[[bytes], bytes | None], Callable[[bytes, bytes], None], Callable[[StoreLike], bool] | None, bytes
+        bool,
+        Callable[[list[bytes]], bytes | None],
+        Callable[[bytes], bytes | None],
+        Callable[[bytes, bytes], None],
+        Callable[[StoreLike], bool] | None,
+        bytes,
     ]
 
 _SHOWN_ARGUMENTS_BYTES: Final = 128
 _HEADERS_COUNT: Final = 1024
 _HEADERS: Final = tuple(b"$%d\r\n" % size for size in range(_HEADERS_COUNT))
 _OUT_OF_MEMORY: Final = "OOM command not allowed when used memory > 'maxmemory'."
-_INTERNAL_ERROR: Final = error("ERR internal error, see the node's log")
+_INTERNAL_ERROR_LINE: Final = "ERR internal error, see the node's log"
+_INTERNAL_ERROR: Final = error(_INTERNAL_ERROR_LINE)
 
 
 class Engine:
@@ -40,7 +47,20 @@ class Engine:
         parser: the connection's parser.
     """
 
-    __slots__ = ("_fault", "_get", "_parser", "_rebind", "_session", "_set", "_stalled", "_table", "_unread")
+    __slots__ = (
+        "_due",
+        "_fault",
+        "_get",
+        "_parser",
+        "_rebind",
+        "_sampler",
+        "_session",
+        "_set",
+        "_stalled",
+        "_table",
+        "_trace",
+        "_unread",
+    )
 
     def __init__(self, session: Session, table: CommandTable, parser: RequestParser) -> None:
         self._session = session
@@ -54,6 +74,11 @@ class Engine:
         self._unread: list[bytes] = []
         self._fault: str | None = None
         self._rebind = False
+        tracer = session.server.tracer
+        self._sampler = tracer.sampler if tracer is not None else None
+        self._trace = table.find(b"hypercache.trace")
+        # Whether one of the commands that run is picked to be traced.
+        self._due = False
         parser.authenticated = session.authenticated
 
     @property
@@ -116,7 +141,9 @@ class Engine:
     def _run(self, requests: list[list[bytes]], replies: list[bytes]) -> None:
         """Run requests until all are done, one is held back, or one closes the connection."""
         session = self._session
-        plain, get, put, make_room, null = self._bind()
+        if self._sampler is not None:
+            self._due = self._sampler.due(len(requests))
+        plain, execute, get, put, make_room, null = self._bind()
         gets = sets = others = large = 0
         pending = iter(requests)
         while True:
@@ -154,7 +181,7 @@ class Engine:
                                     self._stalled = list(pending)
                                     break
                                 continue
-                    reply = self._execute(request)
+                    reply = execute(request)
                     if reply is None:
                         self._stalled = [request, *pending]
                         break
@@ -168,7 +195,7 @@ class Engine:
                             self._stalled = list(pending)
                             break
                     if self._rebind:
-                        plain, get, put, make_room, null = self._bind()
+                        plain, execute, get, put, make_room, null = self._bind()
             except Exception as failure:  # noqa: BLE001 - a bug of the store must not take the connection or the node along
                 session.server.report_failure("get or set", failure)
                 session.server.error_replies += 1
@@ -183,15 +210,21 @@ class Engine:
             session.last_command = "get" if gets else "set"
 
     def _bind(self) -> _Binding:
-        """Return what GET and SET need, and whether nothing but themselves decides about them now."""
+        """Return what runs commands, and what GET and SET need; first whether nothing but themselves decides about them now."""
         session = self._session
         store = session.store
         self._rebind = False
+        watched = self._due or session.trace is not None
         plain = (
-            session.authenticated and session.reply_mode == REPLY_ON and not session.no_touch and not session.server.pause_until_ms
+            session.authenticated
+            and session.reply_mode == REPLY_ON
+            and not watched
+            and not session.no_touch
+            and not session.server.pause_until_ms
         )
+        execute = self._execute_watched if watched else self._execute
         make_room = session.keyspace.make_room if session.keyspace.maxmemory or store.maxmemory else None
-        return plain, store.get, store.put, make_room, NIL2 if session.resp == 2 else NIL3
+        return plain, execute, store.get, store.put, make_room, NIL2 if session.resp == 2 else NIL3
 
     def _add(self, reply: bytes, replies: list[bytes]) -> None:
         """Add a reply where CLIENT REPLY lets it through."""
@@ -247,6 +280,29 @@ class Engine:
             server.error_replies += 1
             server.report_failure(entry.name, failure)
             return _INTERNAL_ERROR
+
+    def _execute_watched(self, request: list[bytes]) -> bytes | None:
+        """Run one command and record it, if it is one that is traced."""
+        session = self._session
+        tracer = session.server.tracer
+        assert tracer is not None
+        picked = self._due and self._sampler is not None and self._sampler.pick()
+        entry = self._table.resolve(request)
+        if entry is not None and entry is self._trace:
+            return self._execute(request)
+        trace = session.trace
+        if trace is None and picked:
+            trace = tracer.root()
+        session.trace = None
+        self._rebind = True
+        if trace is None or trace is UNTRACED:
+            return self._execute(request)
+        reply = tracer.execute(trace, entry, session, request, self._execute)
+        if reply is None:
+            session.trace = trace
+        elif reply is _INTERNAL_ERROR:
+            return error(f"{_INTERNAL_ERROR_LINE} {tracer.label(trace)}")
+        return reply
 
     def _is_paused(self, entry: Command) -> bool:
         server = self._session.server

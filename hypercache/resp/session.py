@@ -29,6 +29,7 @@ class Session:
         authenticated: whether commands other than AUTH, HELLO, QUIT and RESET are served.
         closing: set by a command after whose reply the connection closes.
         reply_mode: CLIENT REPLY's state.
+        trace: what the next command belongs to (`hypercache.resp.tracing`); None for nothing.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Session:
         "resp",
         "server",
         "store",
+        "trace",
     )
 
     def __init__(self, client_id: int, keyspace: KeyspaceLike, server: ServerContext, now_ms: int) -> None:
@@ -74,3 +76,4 @@ class Session:
         self.reply_mode = REPLY_ON
         self.no_evict = False
         self.no_touch = False
+        self.trace: object | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -109,6 +109,10 @@ class CommandTable:
         """Return the table of all commands that these modules declare; subcommands come with their containers."""
         found = [entry for module in modules for entry in vars(module).values() if isinstance(entry, Command)]
         return cls([entry for entry in found if "|" not in entry.name])
+
+    def extended(self, commands: Iterable[Command]) -> CommandTable:
+        """Return a table that has further commands too; one of a name that there is already takes its place."""
+        return CommandTable([*self.commands.values(), *commands])
 
     def find(self, name: bytes) -> Command | None:
         """Return a command by its name in any case, None where there is none."""

@@ -5,19 +5,21 @@ The decoder never raises on a peer's bytes, yields the same events however the b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hypercache.errors import MalformedMessageError
 from hypercache.limits import ERRORS_MAX_COUNT, HEADER_BYTES, MAX_FRAME_BYTES, RESYNC_MAX_BYTES, SMALL_FRAME_BYTES
 from hypercache.wire.checksum import crc32
 from hypercache.wire.events import BadChecksum, BadVersion, Broken, Event, Extended, Garbage, Malformed, TooLarge, UnknownType
-from hypercache.wire.extension import TraceLoopError, decode_extended
+from hypercache.wire.extension import Extension, TraceLoopError, decode_extended
 from hypercache.wire.header import BASE_VERSION, EXTENDED_VERSION, HEADER, MAGIC, MAGIC_NUMBER, length_limits
 from hypercache.wire.messages import SCHEMA
 
 if TYPE_CHECKING:
     from hypercache.wire.schema import Schema
 
+_NONE: Final = -1
+_HANDSHAKE: Final = range(0x01, 0x05)
 _UNAUTHENTICATED_LIMITS: Final = (SMALL_FRAME_BYTES,) * 256
 
 
@@ -33,6 +35,12 @@ class Decoder:
     Attributes:
         extended: whether version 0x02 was agreed on; else such a frame is of an unknown version.
         strict: whether any garbage or mismatch ends the link: after Hello, and over TLS.
+        stepwise: stop behind each message of the handshake, for it changes how what follows is read; ``feed(b"")`` goes on.
+        stopped: it has stopped so.
+        greeting: the frame of the Hello or HelloReply that was decoded last, as sent.
+        raw_version: frames of this version are reported as `Frame`s, for layers to work on; -1 for none.
+        only_version: a frame of any other version ends the link; -1 for no such rule.
+        bare: a frame that is compressed or signed is malformed: where that was agreed on, layers have seen to it before.
         broken: whether the link must close; nothing is decoded any more.
     """
 
@@ -50,8 +58,14 @@ class Decoder:
         "_resync_bytes",
         "_resync_bytes_max",
         "_schema",
+        "bare",
         "broken",
         "extended",
+        "greeting",
+        "only_version",
+        "raw_version",
+        "stepwise",
+        "stopped",
         "strict",
     )
 
@@ -71,6 +85,12 @@ class Decoder:
         self.authenticated = authenticated
         self.extended = False
         self.strict = False
+        self.stepwise = False
+        self.stopped = False
+        self.greeting = b""
+        self.raw_version = _NONE
+        self.only_version = _NONE
+        self.bare = False
         self.broken = False
         # What was read and not yet decoded, and how much there must be before a look at it is worth anything.
         self._held = bytearray()
@@ -114,6 +134,7 @@ class Decoder:
         events: list[Event] = []
         if self.broken:
             return events
+        self.stopped = False
         if self._held:
             self._held += data
             if len(self._held) < self._needed:
@@ -147,7 +168,7 @@ class Decoder:
             if length > self._limits[message_type]:
                 at = self._refuse(at, TooLarge(message_type, length, self._limits[message_type]), events)
                 continue
-            stop = at + HEADER_BYTES + length
+            stop: int = at + HEADER_BYTES + length
             if stop > end:
                 self._needed = stop - at
                 return at
@@ -161,7 +182,14 @@ class Decoder:
                 at = self._refuse(at, BadChecksum(message_type, computed), events)
                 continue
             self._flush_garbage(events)
-            if version == BASE_VERSION:
+            if version != self.only_version and self.only_version != _NONE:
+                self._break(f"a frame of version {version} where only {self.only_version} is allowed", events)
+                break
+            if version == self.raw_version:
+                self._sound()
+                events.append((message_type, payload))
+                stop = self._scan_raw(data, stop, end, events)
+            elif version == BASE_VERSION:
                 self._sound()
                 cls = by_type(message_type)
                 if cls is None:
@@ -172,28 +200,92 @@ class Decoder:
                     except MalformedMessageError as error:
                         self._malformed(message_type, error, events)
                         break
+                    if self.stepwise and message_type in _HANDSHAKE:
+                        self.greeting = data[at:stop]
+                        self.stopped = True
+                        return stop
                     if cls.scan is not None:
                         # Frames come in runs of one type.
                         stop = cls.scan(data, stop, end, self._limits[message_type], events.append)
             elif version == EXTENDED_VERSION and self.extended:
                 self._sound()
-                self._decode_extended(message_type, payload, events)
+                self.open(EXTENDED_VERSION, message_type, payload, events)
+                cls = by_type(message_type)
+                if cls is not None and cls.scan_extended is not None and not self.broken:
+                    stop = cls.scan_extended(data, stop, end, self._limits[message_type], events.append, Extended, Extension)
             else:
                 events.append(BadVersion(version, message_type))
                 self._count_error(events)
             at = stop
         return at
 
-    def _decode_extended(self, message_type: int, payload: bytes, events: list[Event]) -> None:
+    def _scan_raw(self, data: bytes, at: int, end: int, events: list[Event]) -> int:
+        """Take a run of sound frames for the layers; return where it ends: before anything else, which takes twice as long."""
+        version, limits, unpack, append = self.raw_version, self._limits, HEADER.unpack_from, events.append
+        last = end - HEADER_BYTES
+        while at <= last:
+            magic, found, message_type, length, checksum = unpack(data, at)
+            stop: int = at + HEADER_BYTES + length
+            if magic != MAGIC_NUMBER or found != version or stop > end or length > limits[message_type]:
+                break
+            payload = data[at + HEADER_BYTES : stop]
+            if crc32(payload) != checksum:
+                break
+            append((message_type, payload))
+            at = stop
+        return at
+
+    def open_all(self, version: int, frames: list[Any]) -> list[Any]:
+        """Decode sound frames that came through layers.
+
+        Args:
+            version: theirs.
+            frames: `Frame`s; what else is among them stays as it is.
+
+        Returns:
+            The events, up to one that breaks the link; what broke it before stood behind these frames.
+        """
+        events: list[Any] = []
+        place = 0
+        while place < len(frames):
+            frame = frames[place]
+            place += 1
+            if frame.__class__ is not tuple:
+                events.append(frame)
+                continue
+            message_type, payload = frame
+            self.open(version, message_type, payload, events)
+            if events and events[-1].__class__ is Broken:
+                break
+            cls = self._schema.by_type(message_type)
+            if version == EXTENDED_VERSION and cls is not None and cls.open_run is not None:
+                # As in `_decode`.
+                place = cls.open_run(frames, place, events.append, Extended, Extension)
+        return events
+
+    def open(self, version: int, message_type: int, payload: bytes, events: list[Event]) -> None:
+        """Decode the payload of a sound frame.
+
+        Args:
+            version: the frame's.
+            message_type: its type byte.
+            payload: extension and body, or in version 0x01 the body.
+            events: what comes of it is added here.
+        """
         cls = self._schema.by_type(message_type)
+        extension: Extension | None = None
+        size = len(payload)
         try:
-            extension, body = decode_extended(payload, self._limits[message_type])
+            if version == EXTENDED_VERSION:
+                extension, payload = decode_extended(payload, self._limits[message_type], bare=self.bare)
             if cls is None:
-                events.append(UnknownType(message_type, body, EXTENDED_VERSION))
+                events.append(UnknownType(message_type, payload, version, extension, size))
             else:
-                events.append(Extended(cls.decode_payload(body), extension))
+                message = cls.decode_payload(payload)
+                events.append(message if extension is None else Extended(message, extension, size))
         except TraceLoopError as error:
-            events.append(Malformed(message_type, str(error), closes=False))
+            exchange, stream = error.exchange, error.stream
+            events.append(Malformed(message_type, str(error), closes=False, exchange=exchange, stream=stream, size=size))
         except MalformedMessageError as error:
             self._malformed(message_type, error, events)
 

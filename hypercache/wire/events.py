@@ -8,11 +8,12 @@ from hypercache.wire.extension import Extension
 from hypercache.wire.schema import Message
 
 
-class Extended(msgspec.Struct, frozen=True):
-    """A sound version 0x02 frame."""
+class Extended(msgspec.Struct, frozen=True, gc=False):
+    """A sound version 0x02 frame; ``size`` is that of its payload, inflated, in bytes."""
 
     message: Message
     extension: Extension
+    size: int = 0
 
 
 class UnknownType(msgspec.Struct, frozen=True):
@@ -21,14 +22,28 @@ class UnknownType(msgspec.Struct, frozen=True):
     type: int
     payload: bytes
     version: int
+    extension: Extension | None = None
+    size: int = 0
 
 
 class Malformed(msgspec.Struct, frozen=True):
-    """A frame with the right checksum whose payload does not fit its layout; ``closes`` says whether the link must close."""
+    """A frame with the right checksum whose payload does not fit its layout.
+
+    Attributes:
+        type: its type.
+        reason: what is wrong.
+        closes: whether the link must close.
+        exchange: the request's number, None where it has none.
+        stream: the stream that it came on; 0 for none.
+        size: of its payload, in bytes.
+    """
 
     type: int
     reason: str
     closes: bool = True
+    exchange: int | None = None
+    stream: int = 0
+    size: int = 0
 
 
 class BadVersion(msgspec.Struct, frozen=True):
@@ -65,4 +80,7 @@ class Broken(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = Message | Extended | UnknownType | Malformed | BadVersion | BadChecksum | TooLarge | Garbage | Broken
+Frame = tuple[int, bytes]
+"""Type and payload of a sound frame that is not decoded yet: layers come first."""
+
+Event = Frame | Message | Extended | UnknownType | Malformed | BadVersion | BadChecksum | TooLarge | Garbage | Broken

@@ -38,11 +38,24 @@ _TWO_U64: Final = struct.Struct(">QQ")
 _THREE_U64: Final = struct.Struct(">QQQ")
 _TRACE: Final = struct.Struct(">16s16sQB")
 _COMPRESSED: Final = struct.Struct(">BI")
-_STAMPED_ONLY: Final = struct.Struct(">BQQ")
+_CORRELATED: Final = struct.Struct(">BI")
+_CORRELATED_STAMPED: Final = struct.Struct(">BIQQ")
+_STREAMED_STAMPED: Final = struct.Struct(">BIHQQ")
 
 
 class TraceLoopError(MalformedMessageError):
-    """A trace of 17 hops, or one that passed a node twice: refused, but the link stays."""
+    """A trace of 17 hops, or one that passed a node twice: refused, but the link stays.
+
+    Args:
+        text: what is wrong.
+        exchange: the number of the request that carried it, None where it had none.
+        stream: the stream that it came on; 0 for none.
+    """
+
+    def __init__(self, text: str, exchange: int | None = None, stream: int = 0) -> None:
+        super().__init__(text)
+        self.exchange = exchange
+        self.stream = stream
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -87,7 +100,7 @@ class More(msgspec.Struct, frozen=True):
     part: Part | None = None
 
 
-class Extension(msgspec.Struct, frozen=True):
+class Extension(msgspec.Struct, frozen=True, gc=False):
     """What a version 0x02 frame carries beside its message.
 
     Attributes:
@@ -112,6 +125,8 @@ class Extension(msgspec.Struct, frozen=True):
 
 
 PLAIN: Final = Extension()
+PLAIN_HEAD: Final = b"\0"
+"""The extension of a frame that carries nothing beside its message."""
 
 
 def encode_extended(message: Message, extension: Extension = PLAIN) -> bytes:
@@ -128,9 +143,38 @@ def encode_extended(message: Message, extension: Extension = PLAIN) -> bytes:
     return frame(EXTENDED_VERSION, message.TYPE, encode_extension(extension, body))
 
 
-def stamped_frame(message_type: int, stamp: int, body: bytes) -> bytes:
-    """Return a version 0x02 frame whose extension is a stamp alone."""
-    return frame(EXTENDED_VERSION, message_type, _STAMPED_ONLY.pack(STAMPED, stamp >> 64, stamp & (1 << 64) - 1) + body)
+def exchange_of(payload: bytes) -> int | None:
+    """Return the number of the request in a version 0x02 payload; None where it has none, or is an answer."""
+    if len(payload) < _CORRELATED.size or payload[0] & (CORRELATED | REPLY) != CORRELATED:
+        return None
+    number: int = _CORRELATED.unpack_from(payload)[1]
+    return number
+
+
+def stream_of(payload: bytes) -> int:
+    """Return the stream of a version 0x02 payload; 0 where it has none."""
+    if not payload or not payload[0] & STREAM:
+        return 0
+    at = _CORRELATED.size if payload[0] & CORRELATED else 1
+    stream: int = _U16.unpack_from(payload, at)[0] if len(payload) >= at + _U16.size else 0
+    return stream
+
+
+def request_head(exchange: int) -> bytes:
+    """Return the extension of a request that carries its number alone."""
+    return _CORRELATED.pack(CORRELATED, exchange)
+
+
+def reply_head(exchange: int) -> bytes:
+    """Return the extension of the answer to a request."""
+    return _CORRELATED.pack(CORRELATED | REPLY, exchange)
+
+
+def stamped_head(exchange: int, stamp: int, stream: int = 0) -> bytes:
+    """Return the extension of a request that carries its number and a stamp, and may travel on a stream."""
+    if stream:
+        return _STREAMED_STAMPED.pack(CORRELATED | STREAM | STAMPED, exchange, stream, stamp >> 64, stamp & (1 << 64) - 1)
+    return _CORRELATED_STAMPED.pack(CORRELATED | STAMPED, exchange, stamp >> 64, stamp & (1 << 64) - 1)
 
 
 def encode_extension(extension: Extension, body: bytes) -> bytes:
@@ -205,22 +249,29 @@ class _Reader:
         return number
 
 
-def decode_extended(payload: bytes, max_frame: int) -> tuple[Extension, bytes]:
+def decode_extended(payload: bytes, max_frame: int, *, bare: bool = False) -> tuple[Extension, bytes]:
     """Return the extension and the inflated body of a version 0x02 payload; a signature is cut off, not verified.
 
     Args:
         payload: the whole payload.
         max_frame: the most that a body may inflate to, in bytes.
+        bare: whether it may be neither compressed nor signed.
 
     Raises:
         TraceLoopError: the trace is too long or passed a node twice.
         MalformedMessageError: the extension is cut off or contradicts itself, or the body does not inflate to its announced size.
     """
-    if len(payload) >= _STAMPED_ONLY.size and payload[0] == STAMPED:
-        _, hlc, origin = _STAMPED_ONLY.unpack_from(payload)
-        return Extension(None, False, 0, hlc << 64 | origin), payload[_STAMPED_ONLY.size :]
+    # The combinations that nearly every frame has, without a detour.
+    flags = payload[0] if payload else 0
+    if flags == CORRELATED | STAMPED and len(payload) >= _CORRELATED_STAMPED.size:
+        _, number, hlc, origin = _CORRELATED_STAMPED.unpack_from(payload)
+        return Extension(number, False, 0, hlc << 64 | origin), payload[_CORRELATED_STAMPED.size :]
+    if flags & ~REPLY == CORRELATED and len(payload) >= _CORRELATED.size:
+        return Extension(_CORRELATED.unpack_from(payload)[1], flags != CORRELATED), payload[_CORRELATED.size :]
     reader = _Reader(payload, 0)
     flags = reader.take(1)[0]
+    if bare and flags & (COMPRESSED | SIGNED):
+        raise MalformedMessageError("it is compressed or signed, and that was not agreed on")
     exchange = _U32.unpack(reader.take(4))[0] if flags & CORRELATED else None
     stream = 0
     if flags & STREAM:
@@ -258,7 +309,7 @@ def decode_extended(payload: bytes, max_frame: int) -> tuple[Extension, bytes]:
             raise MalformedMessageError("the signature is cut off")
         body = body[:-SIGNATURE_BYTES]
     if loop is not None:
-        raise TraceLoopError(loop)
+        raise TraceLoopError(loop, None if flags & REPLY else exchange, stream)
     if codec is not None:
         body = decompress(codec, body, raw_length)
     extension = Extension(exchange, bool(flags & REPLY), stream, stamp, trace, codec, bool(flags & SIGNED), more)

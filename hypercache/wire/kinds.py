@@ -79,6 +79,9 @@ class Entries(Part, frozen=True):
     entry: type[Any]
 
 
+FIXED_KINDS: Final = (Number, Flag, Reserved, Fixed, Length, Count)
+"""The kinds whose size the declaration gives; they stand before all others."""
+
 STRUCT_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 

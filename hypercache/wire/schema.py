@@ -33,12 +33,16 @@ _KIND_NAMES: Final[dict[type[kinds.Part], str]] = {
 class Message(msgspec.Struct, frozen=True):
     """A message, or an entry of a list within one.
 
+    A class is declared by the schema that it enters, or when it is first used; the methods here are then replaced by its own.
+
     Attributes:
         TYPE: the type byte; -1 for an entry.
         PARTS: the declaration, in the order of the wire.
         ANSWER: the type byte of its answer; -1 where it has none.
         IDEMPOTENT: whether it may be sent again when no answer came: twice does no more than once.
-        scan: decodes a run of frames of this type; None where the layout is too free for that.
+        scan: decodes a run of version 0x01 frames of this type; None where the layout is too free for that.
+        scan_extended: the same for version 0x02.
+        open_run: the same for those that came through layers.
     """
 
     TYPE: ClassVar[int] = -1
@@ -46,6 +50,8 @@ class Message(msgspec.Struct, frozen=True):
     ANSWER: ClassVar[int] = -1
     IDEMPOTENT: ClassVar[bool] = False
     scan: ClassVar[Any] = None
+    scan_extended: ClassVar[Any] = None
+    open_run: ClassVar[Any] = None
 
     def encode_payload(self) -> bytes:
         """Return the payload.
@@ -53,7 +59,8 @@ class Message(msgspec.Struct, frozen=True):
         Raises:
             MessageTooLargeError: a field does not fit its place.
         """
-        raise SchemaError(f"{type(self).__name__} was never declared")
+        declare(type(self))
+        return self.encode_payload()
 
     def encode_frame(self) -> bytes:
         """Return a whole version 0x01 frame.
@@ -61,7 +68,8 @@ class Message(msgspec.Struct, frozen=True):
         Raises:
             MessageTooLargeError: a field does not fit its place.
         """
-        raise SchemaError(f"{type(self).__name__} was never declared")
+        declare(type(self))
+        return self.encode_frame()
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> Self:
@@ -70,7 +78,8 @@ class Message(msgspec.Struct, frozen=True):
         Raises:
             MalformedMessageError: the payload does not fit the layout.
         """
-        raise SchemaError(f"{cls.__name__} was never declared")
+        declare(cls)
+        return cls.decode_payload(payload)
 
     @classmethod
     def read_entry(cls, data: bytes, at: int) -> tuple[Self, int]:
@@ -79,7 +88,8 @@ class Message(msgspec.Struct, frozen=True):
         Raises:
             MalformedMessageError: the bytes do not fit the layout.
         """
-        raise SchemaError(f"{cls.__name__} was never declared")
+        declare(cls)
+        return cls.read_entry(data, at)
 
 
 def _check(cls: type[Message]) -> None:
@@ -92,19 +102,29 @@ def _check(cls: type[Message]) -> None:
     needed = [part.name for part in cls.PARTS if isinstance(part, kinds.Blob | kinds.Text | kinds.Entries)]
     if sorted(announced) != sorted(needed):
         raise SchemaError(f"{cls.__name__}: lengths and counts are given for {announced}, needed for {needed}")
+    loose = False
+    for place, part in enumerate(cls.PARTS):
+        if loose and isinstance(part, kinds.FIXED_KINDS):
+            raise SchemaError(f"{cls.__name__}: parts of a fixed size must stand before all that have none")
+        if isinstance(part, kinds.Rest) and place + 1 < len(cls.PARTS):
+            raise SchemaError(f"{cls.__name__}: nothing can follow {part.name!r}, which takes the rest")
+        loose = loose or not isinstance(part, kinds.FIXED_KINDS)
 
 
 def declare(cls: type[Message]) -> None:
-    """Give a class its encoder and decoder.
+    """Give a class, and the entries of its lists, their encoders and decoders.
 
     Raises:
-        SchemaError: its fields and its declaration differ.
+        SchemaError: its fields and its declaration differ, or the declaration is inconsistent.
     """
     _check(cls)
+    for part in cls.PARTS:
+        if isinstance(part, kinds.Entries):
+            declare(part.entry)
     functions = compile_codec(cls.__name__, cls.TYPE, cls.PARTS, cls)
     for name in ("encode_payload", "encode_frame"):
         setattr(cls, name, functions[name])
-    for name in ("decode_payload", "read_entry", "scan"):
+    for name in ("decode_payload", "read_entry", "scan", "scan_extended", "open_run"):
         if name in functions:
             setattr(cls, name, staticmethod(functions[name]))
 
@@ -115,6 +135,9 @@ class Schema:
     Args:
         messages: message classes; they are declared here.
         extends: a schema whose messages are understood too.
+
+    Attributes:
+        answer_types: the types that answer another message.
 
     Raises:
         SchemaError: a declaration is inconsistent, or a type or name is taken.
@@ -128,12 +151,10 @@ class Schema:
                 raise SchemaError(f"{cls.__name__}: {cls.TYPE} is no type byte")
             if cls.TYPE in self._by_type or cls.__name__ in self._by_name:
                 raise SchemaError(f"{cls.__name__}: the type 0x{cls.TYPE:02x} or the name is taken")
-            for part in cls.PARTS:
-                if isinstance(part, kinds.Entries):
-                    declare(part.entry)
             declare(cls)
             self._by_type[cls.TYPE] = cls
             self._by_name[cls.__name__] = cls
+        self.answer_types = frozenset(cls.ANSWER for cls in self._by_type.values() if cls.ANSWER >= 0)
 
     def __iter__(self) -> Iterator[type[Message]]:
         return iter(sorted(self._by_type.values(), key=lambda cls: cls.TYPE))
@@ -149,6 +170,18 @@ class Schema:
     def as_data(self) -> list[dict[str, Any]]:
         """Return the whole schema as data for JSON, ordered by type."""
         return [{"type": cls.TYPE, "name": cls.__name__, "parts": parts_as_data(cls)} for cls in self]
+
+    def extended(self, messages: Iterable[type[Message]]) -> Schema:
+        """Return a schema that understands further messages too; this one stays as it is.
+
+        Raises:
+            SchemaError: a declaration is inconsistent, or a type or name is taken.
+        """
+        return Schema(messages, extends=self)
+
+    def document(self) -> dict[str, Any]:
+        """Return what a reader of the schema gets: its hash and every message, as data for JSON."""
+        return {"hash": f"{self.hash():016x}", "messages": self.as_data()}
 
     def hash(self) -> int:
         """Return a number of 64 bits that two schemas share where they say the same."""

@@ -11,12 +11,13 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from hypercache.auth.none import NoAuthProvider
 from hypercache.cluster.copies import CopyReplicator
 from hypercache.cluster.dialer import Dialer
 from hypercache.cluster.heartbeats import Heartbeats
 from hypercache.cluster.membership import Membership, NodeFacts
 from hypercache.handlers.heartbeat import HeartbeatHandler
-from hypercache.handlers.membership import GoodbyeHandler, HelloHandler, JoinHandler, RingQueryHandler, RingUpdateHandler
+from hypercache.handlers.membership import JoinHandler, RingQueryHandler, RingUpdateHandler
 from hypercache.handlers.replicate import ReplicateHandler
 from hypercache.net.metrics import MessageMetrics
 from hypercache.net.peer import LinkSettings, PeerFactory
@@ -75,8 +76,11 @@ class Transport:
             self.producer.resumeProducing()
 
     def deliver(self, data: bytes) -> None:
-        if self.open and not self.net.is_cut(self.host, self.peer):
-            self.protocol.dataReceived(data)
+        if not self.open or self.net.is_cut(self.host, self.peer):
+            return
+        for each in self.net.change(self, data):
+            if self.open:
+                self.protocol.dataReceived(each)
 
     def loseConnection(self) -> None:
         # As TCP does: what is in the buffer goes first, so a connection that does not get rid of it stays.
@@ -136,6 +140,10 @@ class Endpoint:
         connected: Deferred[Any] = Deferred()
 
         def establish() -> None:
+            if connected.called:
+                # The attempt was given up.
+                near.open = far.open = False
+                return
             far.protocol.makeConnection(far)
             near.protocol.makeConnection(near)
             connected.callback(near.protocol)
@@ -145,7 +153,11 @@ class Endpoint:
 
 
 class Network:
-    """All nodes and what lies between them."""
+    """All nodes and what lies between them.
+
+    Attributes:
+        change: what becomes of bytes on their way, given the end that they reach: the pieces that are read there.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
@@ -154,6 +166,7 @@ class Network:
         self.transports: list[Transport] = []
         self.dials: list[tuple[str, str]] = []
         self.nodes: list[Node] = []
+        self.change: Callable[[Transport, bytes], list[bytes]] = lambda transport, data: [data]
         self._cuts: set[frozenset[str]] = set()
 
     def node(self, number: int, **options: Any) -> Node:
@@ -255,18 +268,28 @@ class Node:
         self.peers = PeerFactory(router, self.metrics, settings, clock=self.clock, wall=self.wall)
         self.peers.after_read = self.replicator.poke
         self.applier = Applier(self.keyspace)
-        dialer = Dialer(self.peers, self.clock, rng, endpoint_for=lambda host, port: Endpoint(net, self.address, f"{host}:{port}"))
+        self.dialer = Dialer(
+            self.peers, self.clock, rng, endpoint_for=lambda host, port: Endpoint(net, self.address, f"{host}:{port}")
+        )
         facts = NodeFacts(f"n{number}", "", self.address, max_frame, SCHEMA.hash())
         seeds = [each if isinstance(each, str) else each.address for each in join]
         self.membership = Membership(
-            self.identity, facts, seeds, dialer=dialer, clock=self.clock, rng=rng, wall=self.wall, max_nodes=max_nodes
+            self.identity,
+            facts,
+            seeds,
+            dialer=self.dialer,
+            clock=self.clock,
+            rng=rng,
+            wall=self.wall,
+            provider=NoAuthProvider(),
+            max_nodes=max_nodes,
         )
+        self.peers.terms = self.membership
         self.membership.link_up = self.replicator.link_up
         self.membership.link_down = self.replicator.link_down
+        self.membership.link_moved = self.replicator.link_moved
         self.membership.expects_members = self.replicator.activate
         for handler in (
-            HelloHandler(self.membership),
-            GoodbyeHandler(self.membership),
             JoinHandler(self.membership),
             RingQueryHandler(self.membership),
             RingUpdateHandler(self.membership),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import xxhash
 
+from hypercache.cluster.dialer import Reach
 from hypercache.limits import VNODES_COUNT
 from hypercache.wire import ErrorCode, Status
 from hypercache.wire.messages import HashRingUpdate, Heartbeat, Hello, NodeJoinRequest, NodeJoinResponse, RingNode
@@ -73,12 +74,9 @@ def test_of_two_links_the_smaller_id_dialled_stays_at_both_ends(net: Network, fi
     one = net.node(1)
     two = net.node(2, join=(one,))
     net.until(lambda: is_mesh(one, two))
-    for node in (one, two)[:: 1 if first else -1]:
-        other = two if node is one else one
-        node.membership._joining._dialing.add(other.address)
-        node.membership._joining._dialer.dial(other.address, node.membership).addBoth(
-            node.membership._joining._dialled, other.address
-        )
+    nodes = (one, two) if first else (two, one)
+    for node, other in (nodes, nodes[::-1]):
+        Reach(other.address, 0, node.dialer, node.membership._joining._introduce).start()
     net.reset(one, two)
     net.until(lambda: is_mesh(one, two))
     net.run(1)
@@ -226,10 +224,10 @@ def test_who_speaks_in_anothers_name_is_refused_and_closed(net: Network) -> None
     two = net.node(2, join=(one,))
     net.until(lambda: is_mesh(one, two))
     link = two.membership.links()[0]
-    answers: list[Any] = []
-    link.request(Heartbeat(4711, 0, 0)).addBoth(answers.append)
+    errors: list[Any] = []
+    link.request(Heartbeat(4711, 0, 0)).addErrback(lambda failure: errors.append(failure.value))
     net.run(0.1)
-    assert answers[0].error_code == ErrorCode.NOT_AUTHORIZED
+    assert [error.code for error in errors] == [ErrorCode.NOT_AUTHORIZED]
     assert not link.connected_now
     net.until(lambda: is_mesh(one, two))
 
@@ -274,7 +272,7 @@ def test_a_second_hello_on_a_link_closes_it(net: Network) -> None:
     net.until(lambda: is_mesh(one, two))
     dialler = one if one.membership.links()[0].dialled else two
     link = dialler.membership.links()[0]
-    link.send(dialler.membership.hello(Hello))
+    link.send(dialler.membership.hello(Hello, ""))
     net.run(0.05)
     assert not link.connected_now
     net.until(lambda: is_mesh(one, two))

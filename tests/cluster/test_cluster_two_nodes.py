@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+
+from hypercache.wire.messages import StreamReset
 
 if TYPE_CHECKING:
     from tests.cluster.network import Network, Node
@@ -91,6 +94,45 @@ def test_a_node_that_joins_gets_what_was_there_before(net: Network) -> None:
     two = net.node(2, join=(one,))
     level(net, one, two)
     assert len(two.contents()) == 3000
+
+
+def test_a_full_copy_travels_on_a_stream_of_its_own_which_changes_overtake(net: Network) -> None:
+    one = net.node(1)
+    for number in range(3000):
+        one.store().put(b"%d" % number, b"v")
+    two = net.node(2, join=(one,))
+    net.until(lambda: len(two.store()) > 100)
+    (link,) = one.membership.links()
+    assert len(link.streams) == 1
+    one.store().put(b"new", b"v")
+    net.until(lambda: two.store().get(b"new") == b"v")
+    assert len(two.store()) < 2900
+    net.until(one.is_level, 60)
+    assert len(two.store()) == 3001
+    net.run(0.1)
+    assert [len(each.streams) for each in (*one.membership.links(), *two.membership.links())] == [0, 0]
+
+
+def test_a_full_copy_goes_between_all_else_where_the_peer_refuses_streams(net: Network) -> None:
+    one = net.node(1)
+    one.store().put(b"k", b"v")
+    two = net.node(2, join=(one,))
+    two.peers.settings = msgspec.structs.replace(two.peers.settings, streams_max=0)
+    net.until(lambda: two.store().get(b"k") == b"v", 60)
+    level(net, one, two)
+
+
+def test_a_full_copy_goes_on_between_all_else_where_the_peer_gives_its_stream_up(net: Network) -> None:
+    one = net.node(1)
+    for number in range(500):
+        one.store().put(b"%d" % number, b"v")
+    two = net.node(2, join=(one,))
+    net.until(lambda: len(two.store()) > 100)
+    (link,) = two.membership.links()
+    for stream_id in (1, 2):
+        link.send(StreamReset(stream_id, 1, "no"))
+    net.until(lambda: len(two.store()) == 500, 60)
+    level(net, one, two)
 
 
 def test_a_broken_link_heals_and_what_was_missed_both_ways_is_made_good(net: Network, pair: tuple[Node, Node]) -> None:

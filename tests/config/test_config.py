@@ -13,7 +13,7 @@ from hypercache.cli import main
 from hypercache.config import Settings, as_toml, load_settings, setting_names
 from hypercache.errors import ConfigurationError
 from hypercache.net.endpoints import endpoint_string, is_loopback
-from hypercache.roles.node import check_exposure
+from hypercache.roles.exposure import check_exposure
 from hypercache.tap import NodeOptions
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "node.toml"
@@ -85,7 +85,14 @@ def test_reaching_beyond_loopback_without_protection_is_refused_with_the_way_on(
         with pytest.raises(ConfigurationError, match=r"security\.insecure = true"):
             check_exposure(load_settings("", overrides))
         check_exposure(load_settings("", [*overrides, "security.insecure=true"]))
-    check_exposure(load_settings("", ["resp.listen=0.0.0.0:1", "resp.password=secret"]))
+    for protected in (
+        ["resp.listen=0.0.0.0:1", "resp.password=secret"],
+        ["resp.listen=0.0.0.0:1", "resp_tls.certificate=a.pem"],
+        ["cluster.listen=tcp:1", "security.auth=hmac"],
+        ["cluster.listen=tcp:1", "cluster_tls.certificate=a.pem"],
+        ["admin.listen=0.0.0.0:1", "admin_tls.certificate=a.pem"],
+    ):
+        check_exposure(load_settings("", protected))
 
 
 def test_the_options_of_a_role() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
@@ -10,6 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+from hypercache.auth.none import NoAuthProvider
 from hypercache.interfaces import IMessageHandler
 from hypercache.net.metrics import MessageMetrics
 from hypercache.net.peer import LinkSettings, PeerFactory, PeerLink, ReceiveBudget
@@ -18,9 +20,10 @@ from hypercache.wire import Decoder
 from hypercache.wire.messages import SCHEMA, Heartbeat, HeartbeatResponse, ReplicateData, ReplicateResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hypercache.wire.events import Event
+    from hypercache.wire.messages import Hello, HelloReply
 
 MAX_FRAME = 64 << 20
 DONE = ReplicateResponse(0, 0)
@@ -51,16 +54,53 @@ def write(value: bytes) -> bytes:
     return ReplicateData(1, 0, "", b"k", value).encode_frame()
 
 
+class Terms:
+    """On what terms a node without a cluster links: with everybody whose provider agrees."""
+
+    failure_delay = 1.0
+
+    def __init__(self, provider: Any = None, *, required: bool = False, node_id: int = 1, capabilities: int = 0x78) -> None:
+        self.provider = provider or NoAuthProvider()
+        if required:
+            self.provider.required = True
+        self.node_id = node_id
+        self.capabilities = capabilities
+        self.wall: Callable[[], float] = time.time
+        self.refusal: str | None = None
+        self.renewed: list[PeerLink] = []
+
+    def hello(self, cls: type[Hello | HelloReply], key_id: str) -> Hello | HelloReply:
+        return cls(1, 2, self.capabilities, self.node_id, 1, 0, 1, 0, bytes(32), MAX_FRAME, 0, key_id, f"n{self.node_id}", "", "")
+
+    def judge(self, link: PeerLink, greeting: Hello | HelloReply) -> str | None:
+        link.node_id = greeting.node_id
+        return self.refusal
+
+    def renew(self, link: PeerLink) -> None:
+        self.renewed.append(link)
+
+    def settle(self, link: PeerLink) -> str | None:
+        return None
+
+
 def peer_factory(
-    *handlers: Handler, clock: Any = reactor, budget: ReceiveBudget | None = None, frame_timeout: float = 10.0
+    *handlers: Handler,
+    clock: Any = reactor,
+    budget: ReceiveBudget | None = None,
+    frame_timeout: float = 10.0,
+    terms: Terms | None = None,
+    layers: Iterable[Any] = (),
+    **settings: Any,
 ) -> PeerFactory:
     """Return a factory whose links answer heartbeats and writes, unless a handler given takes those."""
     router = Router(SCHEMA, handlers)
     for each in (Handler(Heartbeat.TYPE, echo), Handler(ReplicateData.TYPE, lambda context, message: DONE)):
         if router.handler_for(each.message_type) is None:
             router.add(each)
-    settings = LinkSettings(max_frame=MAX_FRAME, resync_bytes_max=1 << 20, errors_max=16, frame_timeout=frame_timeout)
-    return PeerFactory(router, MessageMetrics(SCHEMA), settings, clock=clock, budget=budget)
+    bounds = LinkSettings(max_frame=MAX_FRAME, resync_bytes_max=1 << 20, errors_max=16, frame_timeout=frame_timeout, **settings)
+    factory = PeerFactory(router, MessageMetrics(SCHEMA), bounds, clock=clock, budget=budget, layers=layers)
+    factory.terms = terms
+    return factory
 
 
 class Wire(StringTransport):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,14 +10,19 @@ import pytest_twisted
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 
+from hypercache.config import TracingSettings
 from hypercache.errors import LinkLostError
 from hypercache.limits import LINK_LINGER_SECONDS, PEER_OUTPUT_MAX_BYTES, PEER_OUTPUT_PAUSE_BYTES, PENDING_ANSWERS_MAX_COUNT
-from hypercache.net.peer import PeerContext, ReceiveBudget
-from hypercache.wire import Extension, encode_extended
+from hypercache.net.peer import PeerContext, PeerLink, ReceiveBudget
+from hypercache.tracing import Tracer
+from hypercache.wire import Capability, Extension, encode_extended
 from hypercache.wire.events import Extended
+from hypercache.wire.extension import Trace
 from hypercache.wire.header import HEADER, MAGIC_NUMBER, frame
 from hypercache.wire.messages import (
     GenericError,
@@ -28,10 +34,9 @@ from hypercache.wire.messages import (
     HelloReply,
     KeepAlive,
     ReplicateData,
-    ReplicateResponse,
     VoteRequest,
 )
-from tests.net.peers import DONE, Handler, RemotePeer, beat, linked, noise, peer_factory, write
+from tests.net.peers import DONE, MAX_FRAME, Handler, RemotePeer, Terms, beat, linked, noise, peer_factory, write
 from tests.net.sockets import Doors, until, write_certificate
 
 if TYPE_CHECKING:
@@ -54,8 +59,34 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.removeObserver(observer)
 
 
+GONE = Failure(ConnectionLost())
+
+
+class Producer:
+    """Who sends, and notes whether it may."""
+
+    def __init__(self, told: list[bool]) -> None:
+        self._told = told
+
+    def pauseProducing(self) -> None:
+        self._told.append(False)
+
+    def resumeProducing(self) -> None:
+        self._told.append(True)
+
+
+def collect(answers: list[Any]) -> Any:
+    """Return a sink that keeps the answers."""
+    return lambda number, answer: answers.append(answer)
+
+
 def hello(cls: type[Hello | HelloReply] = Hello) -> Hello | HelloReply:
     return cls(1, 2, 0, 7, 1, 0, 1, 0, bytes(32), 1 << 20, 0, "", "n", "", "")
+
+
+def extend(link: PeerLink) -> None:
+    """Take Hello for exchanged."""
+    link.establish(Capability.STAMPS | Capability.MULTIPLEXING, None, MAX_FRAME)
 
 
 def codes(events: list[Any]) -> list[int]:
@@ -136,7 +167,7 @@ async def test_a_tls_link_that_is_not_read_from_closes_too(doors: Doors, lean: L
     remote = RemotePeer()
     await connectProtocol(wrapClientTLS(trust, HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)), remote)
     remote.transport.write(beat(1) + frame(1, 0x20, b"short"))
-    await until(lambda: any(link.closing for link in factory.links))
+    await until(lambda: any(link.ending for link in factory.links))
     later.callback(HeartbeatResponse(1, 0))
     await until(lambda: remote.lost)
     assert codes(remote.events) == [0, 7]
@@ -163,9 +194,10 @@ def test_single_bytes_are_answered_as_one_read_is() -> None:
 def test_messages_sent_outside_of_a_read_leave_in_one_write_a_turn() -> None:
     clock = Clock()
     link, wire = linked(peer_factory(clock=clock))
+    link.become_base()
     for number in range(10):
         link.send(Heartbeat(1, number, 3))
-    link.send_encoded(write(b"a") + write(b"b"), 2, 0x20)
+    link.ask_run(0x20, 0x21, 1, [write(b"a"), write(b"b")], lambda number, answer: None)
     assert not wire.writes
     clock.advance(0)
     assert len(wire.writes) == 1
@@ -260,17 +292,34 @@ def test_a_type_without_a_handler_and_a_type_nobody_declared_are_unknown() -> No
     assert [(event.error_code, event.extra_data) for event in wire.events()] == [(1, 0x41), (1, 0xEE)]  # type: ignore[union-attr]
 
 
-def test_a_handler_that_requires_authentication_is_not_reached_without() -> None:
+def test_where_peers_must_authenticate_a_stranger_reaches_only_handlers_that_do_not_ask_for_that() -> None:
     reached: list[Any] = []
-    factory = peer_factory(Handler(0x32, lambda c, m: reached.append(m), requires_auth=True), clock=Clock())
+    clock = Clock()
+
+    def serve(context: PeerContext, message: Heartbeat) -> HeartbeatResponse:
+        reached.append(message)
+        return HeartbeatResponse(message.timestamp, 0)
+
+    public = Handler(0x32, serve)
+    private = Handler(0x20, lambda c, m: reached.append(m), requires_auth=True)
+    factory = peer_factory(public, private, clock=clock, terms=Terms(required=True))
     link, wire = linked(factory)
-    link.decoder.authenticated = False
     link.dataReceived(beat(1))
+    assert wire.events() == [HeartbeatResponse(1, 0)]
+    link.dataReceived(write(b"v") + beat(2))
     assert codes(wire.events()) == [5]
-    assert not reached
-    link.decoder.authenticated = True
-    link.dataReceived(beat(1))
+    assert wire.disconnecting
     assert len(reached) == 1
+    assert factory.metrics.auth_failures == 1
+
+
+def test_a_stranger_that_was_served_says_hello_too_late() -> None:
+    factory = peer_factory(clock=Clock(), terms=Terms(required=True))
+    link, wire = linked(factory)
+    link.dataReceived(beat(1) + hello().encode_frame())
+    assert codes(wire.events()) == [0, 1]
+    factory.clock.pump([1] * 5)
+    assert wire.disconnecting
 
 
 def test_raft_is_for_members_only() -> None:
@@ -331,8 +380,9 @@ def test_the_context_tells_who_and_what() -> None:
     link, _ = linked(peer_factory(Handler(0x32, lambda context, message: seen.append(context)), clock=Clock()))
     link.node_id, link.member = 9, True
     link.dataReceived(beat(1))
-    link.become_extended()
-    link.dataReceived(encode_extended(Heartbeat(1, 2, 3), Extension(stamp=(5 << 64) + 6)))
+    other, _ = linked(link.factory)
+    extend(other)
+    other.dataReceived(encode_extended(Heartbeat(1, 2, 3), Extension(stamp=(5 << 64) + 6)))
     plain, extended = seen
     assert (plain.link, plain.member, plain.node_id, plain.stamp, plain.extension) == (link, True, 9, 0, None)
     assert extended.stamp == (5 << 64) + 6
@@ -369,7 +419,7 @@ def test_service_goes_on_after_a_kibibyte_of_garbage() -> None:
 
 def test_after_hello_garbage_closes_the_link() -> None:
     link, wire = linked(peer_factory(clock=Clock()))
-    link.become_extended()
+    extend(link)
     link.dataReceived(beat(1) + noise(10) + beat(2))
     assert wire.events() == [HeartbeatResponse(1, 0)]
     assert wire.disconnecting
@@ -379,9 +429,10 @@ def test_after_hello_garbage_closes_the_link() -> None:
 def test_a_malformed_message_is_an_error_by_its_reader_and_closes(extended: bool, code: int) -> None:
     link, wire = linked(peer_factory(clock=Clock()))
     if extended:
-        link.become_extended()
+        extend(link)
     link.dataReceived(frame(1, 0x20, b"short") + beat(1))
-    (error,) = wire.events()
+    (event,) = wire.events()
+    error = event.message if isinstance(event, Extended) else event
     assert isinstance(error, GenericError)
     assert error.error_code == code
     assert "malformed" in error.message
@@ -430,8 +481,9 @@ def test_an_answer_that_nobody_waits_for_is_dropped_and_counted() -> None:
 def test_an_answer_of_another_type_than_is_due_is_dropped_and_counted() -> None:
     factory = peer_factory(clock=Clock())
     link, _ = linked(factory)
+    link.become_base()
     got: list[Any] = []
-    link.expect(HeartbeatResponse.TYPE, got.append)
+    link.ask(Heartbeat(1, 1, 3), collect(got))
     link.dataReceived(DONE.encode_frame())
     assert (got, factory.metrics.unexpected_answers) == ([], 1)
     link.dataReceived(HeartbeatResponse(1, 0).encode_frame())
@@ -445,22 +497,26 @@ def test_a_keep_alive_is_not_answered() -> None:
 
 
 def test_whose_first_frame_is_not_hello_is_a_base_peer_for_good() -> None:
-    link, wire = linked(peer_factory(Handler(0x01, lambda c, m: hello(HelloReply)), clock=Clock()))
+    link, wire = linked(peer_factory(clock=Clock(), terms=Terms()))
     link.dataReceived(KeepAlive().encode_frame() + hello().encode_frame())
-    assert len(wire.events()) == 1
-    other, late = linked(peer_factory(Handler(0x01, lambda c, m: hello(HelloReply)), clock=Clock()))
+    assert [type(event) for event in wire.events()] == [HelloReply]
+    assert link.extended
+    other, late = linked(peer_factory(clock=Clock(), terms=Terms()))
     other.dataReceived(beat(1) + hello().encode_frame())
     assert codes(late.events()) == [0, 1]
+    assert not other.extended
 
 
 def test_version_2_is_unknown_before_hello_and_understood_after() -> None:
-    data = encode_extended(Heartbeat(1, 2, 3), Extension(stamp=5 << 64))
+    data = encode_extended(Heartbeat(1, 2, 3), Extension(7, stamp=5 << 64))
     link, wire = linked(peer_factory(clock=Clock()))
     link.dataReceived(data)
     assert codes(wire.events()) == [2]
-    link.accept_extended()
+    extend(link)
     link.dataReceived(data)
-    assert wire.events() == [HeartbeatResponse(2, 0)]
+    (answer,) = wire.events()
+    assert isinstance(answer, Extended)
+    assert (answer.message, answer.extension) == (HeartbeatResponse(2, 0), Extension(7, reply=True))
     link.send(Heartbeat(1, 2, 3), Extension(stamp=5 << 64))
     link.factory.clock.advance(0)
     (sent,) = wire.events()
@@ -473,11 +529,11 @@ def test_version_2_is_unknown_before_hello_and_understood_after() -> None:
 def test_answers_go_to_who_asked_in_order_and_an_error_answers_too() -> None:
     clock = Clock()
     link, wire = linked(peer_factory(clock=clock))
+    link.become_base()
     got: list[Any] = []
     beating = link.request(Heartbeat(1, 2, 3))
     beating.addCallback(got.append)
-    link.expect(ReplicateResponse.TYPE, got.append, 3)
-    link.send_encoded(write(b"v") * 3, 3, 0x20)
+    link.ask_run(0x20, 0x21, 1, [write(b"v")] * 3, collect(got))
     ring = link.request(HashRingQuery(1))
     ring.addCallback(got.append)
     refused = GenericError(7, 0, "no")
@@ -490,8 +546,9 @@ def test_answers_go_to_who_asked_in_order_and_an_error_answers_too() -> None:
 
 def test_errors_about_damaged_frames_answer_no_request() -> None:
     link, _ = linked(peer_factory(clock=Clock()))
+    link.become_base()
     got: list[Any] = []
-    link.expect(0x33, got.append)
+    link.ask(Heartbeat(1, 1, 3), collect(got))
     link.dataReceived(b"".join(GenericError(code, 0, "").encode_frame() for code in (2, 3, 4)))
     assert not got
     link.dataReceived(HeartbeatResponse(1, 0).encode_frame())
@@ -500,13 +557,14 @@ def test_errors_about_damaged_frames_answer_no_request() -> None:
 
 def test_who_takes_an_answer_badly_spoils_none_behind_it(logged: list[dict[str, Any]]) -> None:
     link, _ = linked(peer_factory(clock=Clock()))
+    link.become_base()
     got: list[Any] = []
 
-    def bad(answer: Any) -> None:
+    def bad(number: int, answer: Any) -> None:
         raise RuntimeError("a fault in the sink")
 
-    link.expect(0x33, bad)
-    link.expect(0x33, got.append)
+    link.ask(Heartbeat(1, 1, 3), bad)
+    link.ask(Heartbeat(1, 2, 3), collect(got))
     link.dataReceived(HeartbeatResponse(1, 0).encode_frame() + HeartbeatResponse(2, 0).encode_frame())
     assert got == [HeartbeatResponse(2, 0)]
     assert any("log_failure" in event for event in logged)
@@ -523,13 +581,14 @@ def test_the_loss_of_a_link_fails_what_waits() -> None:
     clock = Clock()
     factory = peer_factory(clock=clock)
     link, wire = linked(factory)
+    link.become_base()
     got: list[Any] = []
     asked = link.request(Heartbeat(1, 2, 3))
     asked.addErrback(lambda failure: got.append(failure.check(LinkLostError)))
-    link.expect(0x21, got.append, 2)
+    link.ask_run(0x20, 0x21, 5, [write(b"v")] * 2, lambda number, error: got.append((number, type(error))))
     link.when_lost().addCallback(got.append)
-    link.connectionLost(None)  # type: ignore[arg-type]
-    assert got == [LinkLostError, None, None, None]
+    link.connectionLost(GONE)
+    assert got == [LinkLostError, (5, LinkLostError), (6, LinkLostError), None]
     assert not factory.links
     assert not link.writable
     late: list[Any] = []
@@ -546,7 +605,7 @@ def test_an_answer_that_is_ready_after_the_loss_goes_nowhere() -> None:
     clock = Clock()
     link, wire = linked(peer_factory(Handler(0x32, lambda c, m: later), clock=clock))
     link.dataReceived(beat(1))
-    link.connectionLost(None)  # type: ignore[arg-type]
+    link.connectionLost(GONE)
     later.callback(HeartbeatResponse(1, 0))
     clock.advance(1)
     assert not wire.writes
@@ -604,8 +663,8 @@ def test_unfinished_frames_of_all_links_share_a_budget() -> None:
     assert second.disconnecting
     assert not first.disconnecting
     assert budget.held == 60_014
-    one.connectionLost(None)  # type: ignore[arg-type]
-    two.connectionLost(None)  # type: ignore[arg-type]
+    one.connectionLost(GONE)
+    two.connectionLost(GONE)
     assert budget.held == 0
 
 
@@ -624,7 +683,7 @@ def test_nothing_is_written_to_a_full_transport_until_it_has_room() -> None:
     clock = Clock()
     link, wire = linked(peer_factory(clock=clock))
     told: list[bool] = []
-    link.when_writable = lambda: told.append(link.writable)
+    link.register_producer(Producer(told))
     wire.full = True
     link.dataReceived(beat(1))
     assert not link.writable
@@ -633,7 +692,7 @@ def test_nothing_is_written_to_a_full_transport_until_it_has_room() -> None:
     clock.advance(0)
     assert len(wire.writes) == 1
     wire.drain()
-    assert told == [True]
+    assert told == [False, True]
     assert len(wire.writes) == 2
     assert [event.timestamp for event in wire.events()] == [1, 2, 3, 4]  # type: ignore[union-attr]
 
@@ -670,5 +729,44 @@ def test_links_that_are_gone_leave_no_timer_behind() -> None:
     clock = Clock()
     link, _ = linked(peer_factory(clock=clock))
     link.lose("enough")
-    link.connectionLost(None)  # type: ignore[arg-type]
+    link.connectionLost(GONE)
     assert not clock.getDelayedCalls()
+
+
+def test_a_factory_that_does_not_accept_takes_no_connection() -> None:
+    factory = peer_factory(clock=Clock())
+    factory.accepting = False
+    assert factory.buildProtocol(None) is None
+
+
+# Traces
+
+
+def test_a_request_that_has_passed_this_node_already_is_refused_and_the_link_stays(logged: list[dict[str, Any]]) -> None:
+    factory = peer_factory(clock=Clock())
+    factory.tracer = Tracer(TracingSettings(), rng=random.Random(1), wall=lambda: 0.0, node_id=5)
+    link, wire = linked(factory)
+    extend(link)
+    for number, path in ((1, (4, 5)), (2, (4,))):
+        trace = Trace(bytes([number]) * 16, bytes(16), 1, path)
+        link.dataReceived(encode_extended(Heartbeat(1, number, 3), Extension(number, trace=trace)))
+    refused, answered = wire.events()
+    assert isinstance(refused, Extended)
+    assert isinstance(answered, Extended)
+    assert (refused.extension.exchange, refused.message.error_code) == (1, 0x0100)  # type: ignore[attr-defined]
+    assert (answered.extension.exchange, answered.message) == (2, HeartbeatResponse(2, 0))
+    assert not wire.disconnecting
+
+
+def test_what_a_failing_handler_says_and_logs_carries_the_request_id(logged: list[dict[str, Any]]) -> None:
+    def handle(context: PeerContext, message: Heartbeat) -> HeartbeatResponse:
+        raise RuntimeError("broken")
+
+    link, wire = linked(peer_factory(Handler(0x32, handle), clock=Clock()))
+    extend(link)
+    link.dataReceived(encode_extended(Heartbeat(1, 1, 3), Extension(1, trace=Trace(b"\7" * 16, bytes(16), 1, (4,)))))
+    (refused,) = wire.events()
+    assert isinstance(refused, Extended)
+    assert isinstance(refused.message, GenericError)
+    assert "[trace 0707" in refused.message.message
+    assert any(event.get("request_id") == "07" * 16 for event in logged if "log_failure" in event)

@@ -105,3 +105,32 @@ def test_a_data_directory_that_is_a_file_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(ConfigurationError, match="cannot be used"):
         open_identity(path)
+
+
+def test_a_node_gets_the_id_that_it_is_set_up_for_and_keeps_it(tmp_path: Path) -> None:
+    made = Identity(tmp_path, random.Random(1), node_id=77, expected_cluster=5)
+    assert (made.node_id, made.cluster_id, made.expected_cluster) == (77, 0, 5)
+    made.adopt_cluster(5)
+    made.close()
+    again = open_identity(tmp_path)
+    assert (again.node_id, again.cluster_id) == (77, 5)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"node_id": 78}, r"node\.id = 78, but .* belongs to 77; correct the setting"),
+        ({"expected_cluster": 6}, r"cluster\.id = 6, but .* belongs to 5; correct the setting"),
+        ({"node_id": 1 << 64}, r"node\.id = \d+ is no id"),
+    ],
+)
+def test_an_id_that_the_data_directory_contradicts_is_refused_and_the_directory_let_go(
+    tmp_path: Path, options: dict[str, int], complaint: str
+) -> None:
+    made = Identity(tmp_path, random.Random(1), node_id=77)
+    made.adopt_cluster(5)
+    made.close()
+    with pytest.raises(ConfigurationError, match=complaint):
+        Identity(tmp_path, random.Random(1), **options)
+    open_identity(tmp_path).close()

@@ -12,13 +12,26 @@ from hypercache.replication.journal import take_changes
 from hypercache.replication.outbox import Change
 from hypercache.store import Keyspace
 from hypercache.wire import Decoder
-from hypercache.wire.events import Extended
+from hypercache.wire.events import Event, Extended
+from hypercache.wire.header import EXTENDED_VERSION
+from hypercache.wire.messages import ReplicateData
 
 if TYPE_CHECKING:
     from hypercache.store import Store
     from hypercache.wire.messages import ReplicateResponse
 
 NOW_MS = 1_800_000_000_000
+
+
+def opened(payloads: list[bytes]) -> list[Extended]:
+    """Return the requests that a feed made for an extended peer."""
+    decoder = Decoder()
+    events: list[Event] = []
+    for payload in payloads:
+        decoder.open(EXTENDED_VERSION, ReplicateData.TYPE, payload, events)
+    found = [event for event in events if isinstance(event, Extended)]
+    assert len(found) == len(payloads)
+    return found
 
 
 class PureNode:
@@ -73,29 +86,27 @@ class Pipe:
         self.source = source
         self.target = target
         self.waiting: deque[Extended] = deque()
-        self.answers: deque[ReplicateResponse] = deque()
-        self._decoder = Decoder()
-        self._decoder.extended = True
+        self.answers: deque[tuple[int, ReplicateResponse]] = deque()
+        self._next = 1
 
     def produce(self) -> None:
         self.source.drain()
         feed = self.source.feeds[self.target.origin]
         self.source.keyspace.advance(self.source.now_ms)
-        frames, count = feed.produce(self.source.keyspace.stores, self.source.now_ms)
-        events = self._decoder.feed(frames)
-        assert len(events) == count
-        for event in events:
-            assert isinstance(event, Extended)
-            self.waiting.append(event)
+        payloads = feed.produce(self.source.keyspace.stores, self.source.now_ms, self._next)
+        self._next += len(payloads)
+        self.waiting += opened(payloads)
 
     def apply(self) -> None:
         if self.waiting:
             event = self.waiting.popleft()
-            self.answers.append(self.target.applier.apply(event.message, event.extension, self.target.now_ms, member=True))  # type: ignore[arg-type]
+            answer = self.target.applier.apply(event.message, event.extension, self.target.now_ms, member=True)  # type: ignore[arg-type]
+            assert event.extension.exchange is not None
+            self.answers.append((event.extension.exchange, answer))
 
     def answer(self) -> None:
         if self.answers:
-            self.source.feeds[self.target.origin].answered(self.answers.popleft(), self.source.now_ms)
+            self.source.feeds[self.target.origin].answered(*self.answers.popleft(), self.source.now_ms)
 
     def lose(self) -> None:
         """Break the link: what is on its way is gone, and the next link starts with a full copy."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypercache.store import Keyspace, Store
 from hypercache.wire import Decoder, ErrorCode, Operation, Status
 from hypercache.wire.events import Extended
 from hypercache.wire.messages import GenericError, ReplicateData, ReplicateResponse
+from tests.replication.pipes import opened
 
 NOW_MS = 1_800_000_000_000
 DONE = ReplicateResponse(Status.SUCCESS, 0)
@@ -27,9 +29,9 @@ class Source:
         self.keyspace.advance(NOW_MS)
         self.keyspace.start_journals(self._before_flush)
         self.feed = Feed(extended=extended, **{"max_frame": 1 << 20, **options})
-        self._decoder = Decoder()
-        self._decoder.extended = True
         self.produced = 0
+        self._unanswered: deque[int] = deque()
+        self._next = 1
 
     @property
     def store(self) -> Store:
@@ -47,15 +49,17 @@ class Source:
     def produce(self, now_ms: int = NOW_MS) -> list[Any]:
         """Return (operation, key, value, ttl in ms, stamp, follows) of what is sent."""
         self.drain()
-        frames, count = self.feed.produce(self.keyspace.stores, now_ms)
-        self.produced += len(frames)
-        events = self._decoder.feed(frames)
-        assert len(events) == count
+        made = self.feed.produce(self.keyspace.stores, now_ms, self._next)
+        self.produced += sum(map(len, made))
+        self._unanswered += range(self._next, self._next + len(made))
+        self._next += len(made)
+        events = opened(made) if self.feed.extended else Decoder().feed(b"".join(made))
+        assert len(events) == len(made)
         return [told(event) for event in events]
 
     def answer(self, count: int, answer: Any = DONE, now_ms: int = NOW_MS) -> None:
         for _ in range(count):
-            self.feed.answered(answer, now_ms)
+            self.feed.answered(self._unanswered.popleft(), answer, now_ms)
 
 
 def told(event: Any) -> tuple[int, bytes, bytes, int, int, int]:

@@ -10,6 +10,7 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypercache.limits import HEADER_BYTES
 from hypercache.wire import Decoder, Extension, encode_extended
 from hypercache.wire.events import BadChecksum, BadVersion, Broken, Extended, Garbage, Malformed, TooLarge, UnknownType
 from hypercache.wire.header import HEADER, MAGIC_NUMBER, frame
@@ -179,4 +180,5 @@ def test_an_extended_frame_carries_its_extension() -> None:
     decoder = Decoder()
     decoder.extended = True
     extension = Extension(exchange=9, reply=True, stamp=123 << 64 | 4)
-    assert decoder.feed(encode_extended(VoteRequest(1, 2, 3, 4), extension)) == [Extended(VoteRequest(1, 2, 3, 4), extension)]
+    sent = encode_extended(VoteRequest(1, 2, 3, 4), extension)
+    assert decoder.feed(sent) == [Extended(VoteRequest(1, 2, 3, 4), extension, len(sent) - HEADER_BYTES)]
