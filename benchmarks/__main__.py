@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.report import Row, print_table
 
-NAMES = ("codec", "resp", "replicate", "memory", "pause", "idle")
+NAMES = ("codec", "resp", "replicate", "memory", "pause", "idle", "metrics", "links")
 
 
 @click.command()
