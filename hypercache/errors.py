@@ -11,6 +11,7 @@
     ├── SchemaError             a message declared wrongly, or twice
     ├── PluginError             a plug-in that cannot be loaded, or that contradicts another
     ├── AuthenticationError     a peer that is not who it says; the text is for the log alone
+    │   └── TLSRefusedError         its certificate will not do (``hypercache.net.tls_faults``)
     ├── RequestError            a request to a peer that was not answered
     │   ├── LinkLostError           the connection ended before an answer came
     │   ├── DeadlineError           no answer came in time

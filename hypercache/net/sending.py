@@ -163,9 +163,10 @@ class SendingLink(Protocol):
             MessageTooLargeError: the peer would not take it.
         """
         self.check_room()
-        number: int = self.factory.numbers.take(1)
+        factory = self.factory
+        number: int = factory.numbers.take(1)
         if timeout is None:
-            timeout = self.factory.settings.request_timeout
+            timeout = factory.settings.request_timeout
         if not self.extended:
             frame = message.encode_frame()
             self.check_size(message.TYPE, len(frame) - HEADER_BYTES)

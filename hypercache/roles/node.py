@@ -26,6 +26,7 @@ from hypercache.net.addresses import format_address
 from hypercache.net.clients import ClientFactory, ClientLimits
 from hypercache.net.endpoints import endpoint_string
 from hypercache.net.lean import lean_reactor
+from hypercache.net.plain_port import PlainPort
 from hypercache.net.tls import port_tls
 from hypercache.persist.identity import Identity
 from hypercache.replication.apply import Applier
@@ -192,6 +193,8 @@ class NodeService(Service):
         if tls is not None:
             tls.start()
             factory = tls.server(factory)
+        elif section in self._tls:
+            factory = PlainPort(factory, section, self._reactor)
         try:
             self._ports[section] = await serverFromString(reactor, endpoint).listen(factory)
         except Exception as error:

@@ -57,7 +57,8 @@ class Load:
     def _ask(self) -> None:
         for pair in self._pairs:
             one, other = pair
-            while self._waiting[pair] < IN_FLIGHT:
+            # One that fails at once would otherwise be asked again for ever.
+            while self._waiting[pair] < IN_FLIGHT and not self.failed:
                 self._number += 1
                 question = Probe(one.node_id, self._number, bytes(self._number % 100))
                 member = one.member(other)
@@ -79,7 +80,8 @@ class Load:
     async def goes_on(self) -> None:
         """Wait until it has been answered many times more."""
         answered = self.answered
-        await until(lambda: self.answered > answered + 10 * IN_FLIGHT)
+        await until(lambda: self.failed or self.answered > answered + 10 * IN_FLIGHT)
+        assert not self.failed
 
 
 def slow_question(one: LinkedNode, other: LinkedNode) -> tuple[list[Any], Deferred[Any]]:

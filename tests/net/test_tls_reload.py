@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,6 +136,18 @@ def test_another_fault_is_another_line(reloading: Reloading) -> None:
     assert len(reloading.look(4)) == 1
 
 
+def test_a_fault_that_passes_without_a_change_of_the_files_is_noticed(reloading: Reloading) -> None:
+    reloading.authority.node(1, name="own")
+    key = reloading.files.key.read_bytes()
+    reloading.files.key.write_bytes(b"x" * len(key))
+    moment = reloading.files.key.stat().st_mtime_ns
+    assert len(reloading.look(4)) == 1
+    reloading.files.key.write_bytes(key)
+    os.utime(reloading.files.key, ns=(moment, moment))
+    (line,) = reloading.look(1)
+    assert line.startswith(TOOK)
+
+
 def test_a_certificate_of_another_node_is_not_taken(reloading: Reloading) -> None:
     reloading.authority.node(9, name="own")
     (line,) = reloading.look(4)
@@ -227,10 +240,12 @@ def test_what_was_not_taken_is_offered_again_at_each_look(tmp_path: Path) -> Non
     assert watched.look(4) == 4
 
 
-def test_a_link_that_points_elsewhere_is_a_change_though_the_content_has_the_same_size(tmp_path: Path) -> None:
+def test_a_link_that_points_elsewhere_is_a_change_though_size_and_time_are_the_same(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     other = tmp_path / "other"
     other.write_bytes(b"2")
+    status = watched.paths[0].stat()
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     watched.paths[0].unlink()
     watched.paths[0].symlink_to(other)
     assert watched.look(3) == 1
