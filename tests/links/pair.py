@@ -61,6 +61,7 @@ class Side:
 
     Attributes:
         handled: the messages that reached its handlers.
+        handlers: what answers them.
         answers: what it was answered, errors too.
     """
 
@@ -81,12 +82,15 @@ class Side:
         self.clock = clock
         self.handled: list[Any] = []
         self.answers: list[Any] = []
+        self.handlers: dict[int, Callable[[Any], Any]] = {
+            Heartbeat.TYPE: lambda message: HeartbeatResponse(message.timestamp, 0),
+            ReplicateData.TYPE: lambda message: DONE,
+        }
         ring = Keyring(list(credentials) or [key()])
         chosen = provider or SharedKeyProvider(lambda: ring, node_id, lambda: NOW, skew=60.0)
         self.terms = PairTerms(chosen, node_id, seed * 100 + node_id, capabilities=capabilities)
         self.factory = peer_factory(
-            Handler(Heartbeat.TYPE, self._beat, requires_auth=True),
-            Handler(ReplicateData.TYPE, self._write, requires_auth=True),
+            *[Handler(message_type, self._handle, requires_auth=True) for message_type in self.handlers],
             clock=clock,
             terms=self.terms,
             layers=[SigningFactory(), *layers],
@@ -96,17 +100,13 @@ class Side:
         self.link, self.wire = linked(self.factory, dialled=dialled)
         self._unread = b""
 
-    def _beat(self, context: Any, message: Heartbeat) -> HeartbeatResponse:
+    def _handle(self, context: Any, message: Any) -> Any:
         self.handled.append(message)
-        return HeartbeatResponse(message.timestamp, 0)
+        return self.handlers[message.TYPE](message)
 
-    def _write(self, context: Any, message: ReplicateData) -> ReplicateResponse:
-        self.handled.append(message)
-        return DONE
-
-    def ask(self, message: Any) -> None:
+    def ask(self, message: Any, *, timeout: float | None = None) -> None:
         """Send a request; what comes of it goes to `answers`."""
-        asked: Deferred[Any] = self.link.request(message)
+        asked: Deferred[Any] = self.link.request(message, timeout=timeout)
         asked.addErrback(lambda failure: failure.value)
         asked.addCallback(self.answers.append)
 
@@ -191,7 +191,8 @@ class Pair:
                 moved = True
                 for changed in [each] if self.change is None else self.change(source, each):
                     target.hear(changed)
-        if any(side.is_gone for side in self.sides):
+        if not moved and any(side.is_gone for side in self.sides):
+            # What was written before the end has arrived.
             self.end()
         return moved
 
