@@ -319,13 +319,8 @@ class Dispatcher:
                 continue
             stream: Stream | None = None
             if extension.stream:
-                stream = link.streams.arrived(extension.stream, event.size)
+                stream = self._arrived_on_stream(event)
                 if stream is None:
-                    if exchange is not None:
-                        fault = Fault(cls.TYPE, ErrorCode.RATE_LIMITED, "its stream is over, or was not taken")
-                        answering.refuse(fault, extension)
-                    continue
-                if stream.received(message, event.size):
                     continue
             if handler is None:
                 if cls.TYPE in _OF_THE_LINK or cls.TYPE in factory.router.answers:
@@ -377,6 +372,17 @@ class Dispatcher:
             metrics.meter(factory.last_payload_of.TYPE).sent += repeated
         metrics.meter(cls.TYPE).handled(place - start, time.perf_counter() - started, later)
         return place
+
+    def _arrived_on_stream(self, event: events.Extended) -> Stream | None:
+        """Return the stream of a message that its type's handler is to take; None where it is dropped, or taken already."""
+        message, extension = event.message, event.extension
+        stream = self._link.streams.arrived(extension.stream, event.size)
+        if stream is None:
+            if extension.exchange is not None:
+                fault = Fault(message.TYPE, ErrorCode.RATE_LIMITED, "its stream is over, or was not taken")
+                self._answering.refuse(fault, extension)
+            return None
+        return None if stream.received(message, event.size) else stream
 
     def _unhandled(self, message: Message) -> None:
         """Take a message that is for the link itself."""

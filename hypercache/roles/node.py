@@ -41,11 +41,25 @@ from hypercache.store import Keyspace, built_in_policies, policy_named
 from hypercache.tracing import Tracer, make_exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
-    from hypercache.config import Settings
+    from hypercache.config import RespSettings, Settings
+    from hypercache.store import EvictionPolicy
 
 _log = Logger()
+
+
+def client_limits(settings: RespSettings) -> ClientLimits:
+    """Return what bounds a client, of the settings of the port for clients."""
+    return ClientLimits(
+        max_clients=settings.max_clients,
+        idle_timeout=settings.idle_timeout,
+        value_max=settings.value_max,
+        query_buffer=settings.query_buffer,
+        output_pause=settings.output_pause,
+        output_max=settings.output_max,
+        output_stall=settings.output_stall,
+    )
 
 
 class NodeService(Service):
@@ -82,18 +96,9 @@ class NodeService(Service):
             section: port_tls(getattr(settings, f"{section}_tls"), f"{section}_tls", clock=reactor) for section in ("resp", "admin")
         }
 
-        memory, replication = settings.memory, settings.replication
+        # What it keeps, and how others come to have it.
         policies = {**built_in_policies(), **plugins.policies}
-        self.keyspace = Keyspace(
-            origin=self.identity.node_id,
-            rng=self._rng,
-            maxmemory=memory.maxmemory,
-            policy=policy_named(memory.policy, policies),
-            samples=memory.samples,
-            databases=settings.resp.databases,
-            tombstones_max=replication.tombstones_max,
-            tombstone_ttl_ms=int(replication.tombstone_ttl * 1000),
-        )
+        self.keyspace = self._make_keyspace(policies)
         self.keyspace.advance(int(time.time() * 1000))
         exporter = make_exporter(settings.tracing, reactor=reactor, node_id=self.identity.node_id, name=self._name)
         self._tracer = Tracer(settings.tracing, rng=self._rng, wall=time.time, node_id=self.identity.node_id, exporter=exporter)
@@ -102,17 +107,9 @@ class NodeService(Service):
         )
 
         # The door for clients.
-        client_limits = ClientLimits(
-            max_clients=settings.resp.max_clients,
-            idle_timeout=settings.resp.idle_timeout,
-            value_max=settings.resp.value_max,
-            query_buffer=settings.resp.query_buffer,
-            output_pause=settings.resp.output_pause,
-            output_max=settings.resp.output_max,
-            output_stall=settings.resp.output_stall,
-        )
+        limits = client_limits(settings.resp)
         table = built_in_commands().extended(plugins.commands)
-        self.clients = ClientFactory(table, client_limits, clock=reactor)
+        self.clients = ClientFactory(table, limits, clock=reactor)
         self.clients.after_feed = self.replicator.poke
 
         # The port for peers.
@@ -123,7 +120,7 @@ class NodeService(Service):
             plugins,
             keyspace=self.keyspace,
             replicator=self.replicator,
-            applier=Applier(self.keyspace, int(replication.clock_skew_max * 1000)),
+            applier=Applier(self.keyspace, int(settings.replication.clock_skew_max * 1000)),
             reactor=reactor,
             rng=self._rng,
             wall=time.time,
@@ -150,7 +147,7 @@ class NodeService(Service):
         )
         server.table = table
         server.value_max_bytes = settings.resp.value_max
-        server.parameters = node_parameters(settings, self.keyspace, server, client_limits, policies, self._port_of)
+        server.parameters = node_parameters(settings, self.keyspace, server, limits, policies, self._port_of)
         self.clients.server = server
 
         # The port for operators.
@@ -249,6 +246,19 @@ class NodeService(Service):
         end = time.perf_counter() + self.settings.memory.expiry_budget
         self.keyspace.advance(int(time.time() * 1000))
         self.keyspace.tend(lambda: time.perf_counter() > end)
+
+    def _make_keyspace(self, policies: Mapping[str, EvictionPolicy]) -> Keyspace:
+        memory, replication = self.settings.memory, self.settings.replication
+        return Keyspace(
+            origin=self.identity.node_id,
+            rng=self._rng,
+            maxmemory=memory.maxmemory,
+            policy=policy_named(memory.policy, policies),
+            samples=memory.samples,
+            databases=self.settings.resp.databases,
+            tombstones_max=replication.tombstones_max,
+            tombstone_ttl_ms=int(replication.tombstone_ttl * 1000),
+        )
 
     def _make_feed(self, extended: bool) -> Feed:
         replication = self.settings.replication
