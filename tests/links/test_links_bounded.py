@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -15,26 +15,21 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from hypercache.layers.compression import CompressionFactory
-from hypercache.limits import KIB, MIB, PENDING_ANSWERS_MAX_COUNT, STREAM_OUTBOX_MAX_COUNT, STREAM_WINDOW_COUNT
-from hypercache.net.lifecycle import LinkState
+from hypercache.limits import MIB, PENDING_ANSWERS_MAX_COUNT, STREAM_OUTBOX_MAX_COUNT, STREAM_WINDOW_COUNT
 from hypercache.net.link import PeerLink
 from hypercache.wire import Capability, Extension, encode_extended
 from hypercache.wire.compression import Codec
 from hypercache.wire.events import Extended
-from hypercache.wire.extension import COMPRESSED, PLAIN_HEAD, Trace
-from hypercache.wire.header import EXTENDED_VERSION, HEADER, MAGIC_NUMBER, frame
+from hypercache.wire.extension import COMPRESSED
+from hypercache.wire.header import EXTENDED_VERSION, frame
 from hypercache.wire.messages import (
-    AuthProof,
     GenericError,
-    Goodbye,
     Heartbeat,
     HeartbeatResponse,
     Hello,
     ReplicateData,
-    StreamReset,
-    WindowUpdate,
 )
-from tests.net.peers import MAX_FRAME, Handler, Terms, Wire, beat, linked, peer_factory, write
+from tests.net.peers import MAX_FRAME, Handler, Terms, Wire, linked, peer_factory
 
 if TYPE_CHECKING:
     from hypercache.net.peer import PeerFactory
@@ -89,32 +84,6 @@ def test_of_100000_half_open_handshakes_the_newest_stay_and_who_speaks_is_served
     assert wire.writes
 
 
-@pytest.mark.parametrize("said", [b"", Hello(1, 2, 0, 7, 1, 0, 1, 0, bytes(32), MAX_FRAME, 0, "", "n", "", "").encode_frame()])
-def test_a_handshake_of_a_byte_a_second_ends_when_its_time_is_over(said: bytes) -> None:
-    clock = Clock()
-    factory = peer_factory(clock=clock, terms=Terms(required=True), hello_timeout=3.0, frame_timeout=100.0)
-    link, wire = linked(factory)
-    for byte in (said or beat(1))[:20]:
-        link.dataReceived(bytes([byte]))
-        clock.advance(1)
-        if wire.disconnecting:
-            break
-    assert wire.disconnecting
-    assert clock.seconds() <= 5
-
-
-def test_a_length_of_4_gib_is_refused_before_anything_is_kept() -> None:
-    for make in (linked, extended):
-        link, wire = make(peer_factory(clock=Clock()))
-        version = EXTENDED_VERSION if link.extended else 1
-        tracemalloc.start()
-        link.dataReceived(HEADER.pack(MAGIC_NUMBER, version, 0x20, 0xFFFFFFFF, 0) + bytes(1000))
-        assert tracemalloc.get_traced_memory()[1] < 256 * KIB
-        tracemalloc.stop()
-        assert errors(wire)[0] == 0x0004
-        assert wire.disconnecting == link.extended
-
-
 @pytest.mark.parametrize("announced", [64 * MIB, (1 << 32) - 1, 5000])
 def test_a_compression_bomb_ends_the_link_and_takes_no_memory(announced: int) -> None:
     factory = peer_factory(clock=Clock(), layers=[CompressionFactory(Codec.ZSTD)])
@@ -137,17 +106,6 @@ def test_a_compressed_frame_that_was_not_agreed_on_ends_the_link() -> None:
     link.dataReceived(encode_extended(ReplicateData(1, 0, "", b"k", bytes(5000)), Extension(1, codec=Codec.ZSTD)))
     assert errors(wire) == [0x0100]
     assert wire.disconnecting
-
-
-@pytest.mark.parametrize("path", [tuple(range(1, 18)), (1, 2, 1)])
-def test_a_trace_of_17_hops_or_with_a_node_twice_is_refused_and_the_link_stays(path: tuple[int, ...]) -> None:
-    link, wire = extended(peer_factory(clock=Clock()))
-    link.dataReceived(encode_extended(Heartbeat(1, 1, 3), Extension(5, trace=Trace(bytes(16), bytes(16), 1, path))))
-    (event,) = wire.events()
-    assert isinstance(event, Extended)
-    assert isinstance(event.message, GenericError)
-    assert (event.message.error_code, event.extension.exchange, event.extension.reply) == (0x0100, 5, True)
-    assert is_served(link, wire)
 
 
 def test_of_65535_streams_that_are_opened_at_once_only_so_many_are_taken() -> None:
@@ -181,60 +139,6 @@ def test_a_stream_that_gets_no_credit_holds_a_bounded_number_of_messages_and_no_
     assert isinstance(event, Extended)
     assert event.extension.stream == other.stream_id
     assert is_served(link, wire)
-
-
-def test_nothing_of_a_forged_frame_inside_a_value_that_is_cut_off_is_handled() -> None:
-    handled: list[Any] = []
-    forged = write(b"forged") * 20
-    value = ReplicateData(1, 0, "", b"k", forged + bytes(1000)).encode_frame()
-    for make in (linked, extended):
-        factory = peer_factory(Handler(0x20, lambda context, message: handled.append(message)), clock=Clock())
-        link, _ = make(factory)
-        for cut in range(1, len(value), 97):
-            link, _ = make(factory)
-            data = value[:cut]
-            if link.extended:
-                data = frame(EXTENDED_VERSION, 0x20, PLAIN_HEAD + value[14:])[:cut]
-            link.dataReceived(data)
-            link.connectionLost(GONE)
-    assert not handled
-
-
-def test_nested_headers_by_the_megabyte_are_given_up_after_bounded_work() -> None:
-    link, wire = linked(peer_factory(clock=Clock()))
-    other, other_wire = extended(link.factory)
-    lie = HEADER.pack(MAGIC_NUMBER, 1, 0x20, 60 * KIB, 0)
-    for _ in range(16):
-        link.dataReceived(lie * (64 * KIB // len(lie)))
-    assert wire.disconnecting
-    assert link.factory.budget.held == 0
-    assert is_served(other, other_wire)
-
-
-@pytest.mark.parametrize(
-    "storm",
-    [
-        AuthProof(bytes(32)).encode_frame(),
-        GenericError(7, 0, "no").encode_frame(),
-        WindowUpdate(77, 1 << 31, 1 << 31).encode_frame(),
-        StreamReset(77, 1, "no").encode_frame(),
-        Goodbye(0, "bye").encode_frame(),
-    ],
-    ids=["AuthProof", "GenericError", "WindowUpdate", "StreamReset", "Goodbye"],
-)
-@pytest.mark.parametrize("state", [LinkState.HANDSHAKING, LinkState.CONNECTED])
-def test_a_storm_of_the_links_own_messages_makes_no_storm_of_answers(storm: bytes, state: LinkState) -> None:
-    clock = Clock()
-    factory = peer_factory(clock=clock, terms=Terms(required=True))
-    link, wire = linked(factory)
-    if state is LinkState.CONNECTED:
-        link.establish(ALL, None, MAX_FRAME)
-        storm = frame(EXTENDED_VERSION, storm[5], PLAIN_HEAD + storm[14:])
-    for _ in range(20):
-        link.dataReceived(storm * 500)
-    clock.pump([0.1] * 100)
-    assert len(wire.events()) <= 2
-    assert len(clock.getDelayedCalls()) <= 3
 
 
 def test_requests_that_are_never_answered_pause_the_peer_alone() -> None:
