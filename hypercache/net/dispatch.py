@@ -73,7 +73,7 @@ class Dispatcher:
             fault = FAULTS.get(kind)
             if fault is not None:
                 found = fault(event)
-                self._answering.refuse(found)
+                self._answering.refuse(found, event.extension if kind is events.UnknownType else None)
                 if found.stream:
                     link.streams.skipped(found.stream, found.size, told=found.exchange is not None)
             elif kind is events.Garbage:

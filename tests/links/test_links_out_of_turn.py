@@ -115,11 +115,14 @@ def test_a_version_2_frame_before_the_end_of_the_handshake(state: str, what: str
 
 def signed(side: Side, message: Message, count: int, *, reply: bool = False) -> bytes:
     """Return what the other side of a link would sign, from its first frame on."""
+    payload = encode_extended(message, Extension(1, reply=reply))[BODY_AT:]
+    return b"".join(signed_payload(side, message.TYPE, payload, number) for number in range(count))
+
+
+def signed_payload(side: Side, message_type: int, payload: bytes, number: int = 0) -> bytes:
     assert side.link.negotiation is not None
     key = side.link.negotiation._authentication.keys[1]
-    payload = encode_extended(message, Extension(1, reply=reply))[BODY_AT:]
-    payload = bytes((payload[0] | 0x40,)) + payload[1:]
-    return b"".join(sign(key, number, message.TYPE, payload) for number in range(count))
+    return sign(key, number, message_type, bytes((payload[0] | 0x40,)) + payload[1:])
 
 
 @pytest.mark.parametrize("what", MESSAGES)
@@ -148,6 +151,17 @@ def test_errors_and_answers_are_never_answered_by_errors(what: str) -> None:
         assert not side.handled
         assert not side.written()
         assert side.is_trusted
+
+
+def test_neither_an_error_that_is_malformed_nor_an_answer_of_an_unknown_type_is_answered() -> None:
+    for place in range(2):
+        pair = brought_to("CONNECTED")
+        side = pair.sides[place]
+        side.hear(signed_payload(side, 0xEE, b"\3\0\0\0\1answer"))
+        assert side.is_trusted
+        side.hear(signed_payload(side, GenericError.TYPE, b"\0x", 1))
+        assert side.is_over
+        assert not side.written()
 
 
 @pytest.mark.parametrize("first", [Heartbeat(5, 1, 1), GenericError(7, 0, "no"), AuthProof(NONCE)])
