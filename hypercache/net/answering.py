@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from hypercache.errors import MessageTooLargeError
 from hypercache.net.turns import Turn, Turns
 from hypercache.wire import ErrorCode, Extension, More
-from hypercache.wire.extension import PLAIN_HEAD, encode_extension, reply_head
-from hypercache.wire.messages import GenericError
+from hypercache.wire.extension import PLAIN_HEAD, REPLY_HEAD_BYTES, encode_extension, reply_head
+from hypercache.wire.messages import GenericError, KeepAlive
 from hypercache.wire.tracing import label
 
 if TYPE_CHECKING:
@@ -34,14 +35,17 @@ class Answering:
 
     Attributes:
         turns: the answers to a base peer that wait for one that is not ready.
+        last_payload_of, last_payload: the answer to an extended peer that was encoded last, and its payload.
     """
 
-    __slots__ = ("_factory", "_later", "_link", "turns")
+    __slots__ = ("_factory", "_later", "_link", "last_payload", "last_payload_of", "turns")
 
     def __init__(self, link: PeerLink) -> None:
         self.turns = Turns(link.put)
         self._link = link
         self._factory = link.factory
+        self.last_payload_of: Message = KeepAlive()
+        self.last_payload = b""
         # How many answers to an extended peer are not ready.
         self._later = 0
 
@@ -84,17 +88,36 @@ class Answering:
 
     # Extended peers
 
-    def reply(self, answer: Message, exchange: int | None) -> None:
-        """Send an answer to an extended peer."""
-        factory = self._factory
-        payload = answer.encode_payload()
-        if len(payload) >= self._link.longest[answer.TYPE]:
-            text = f"the answer of {len(payload)} bytes exceeds what this link carries"
-            answer = GenericError(ErrorCode.MESSAGE_TOO_LARGE, self._link.longest[answer.TYPE], text)
+    def reply(self, answer: Message, message_type: int, extension: Extension) -> None:
+        """Send an answer to an extended peer; an error in its place where it is no message, or the peer would not take it.
+
+        Args:
+            answer: the answer.
+            message_type: the request's.
+            extension: the request's.
+        """
+        link, exchange = self._link, extension.exchange
+        try:
             payload = answer.encode_payload()
-        factory.last_payload_of, factory.last_payload = answer, payload
-        factory.metrics.meter(answer.TYPE).sent += 1
-        self._link.put_frame(answer.TYPE, (PLAIN_HEAD if exchange is None else reply_head(exchange)) + payload)
+        except Exception:  # noqa: BLE001 - a handler's bug is its own; the peer hears that there was one
+            answer = self.internal_error(message_type, extension=extension)
+            payload = answer.encode_payload()
+        try:
+            link.check_size(answer.TYPE, len(payload) + REPLY_HEAD_BYTES)
+        except MessageTooLargeError:
+            longest = link.longest[answer.TYPE]
+            text = f"the answer of {len(payload)} bytes exceeds what this link carries"
+            answer = GenericError(ErrorCode.MESSAGE_TOO_LARGE, longest, text)
+            payload = answer.encode_payload()
+        self.last_payload_of, self.last_payload = answer, payload
+        self._factory.metrics.meter(answer.TYPE).sent += 1
+        link.put_frame(answer.TYPE, (PLAIN_HEAD if exchange is None else reply_head(exchange)) + payload)
+
+    def count_repeated(self, count: int) -> int:
+        """Count answers that were sent as `last_payload` again; return 0, the count of those to come."""
+        if count:
+            self._factory.metrics.meter(self.last_payload_of.TYPE).sent += count
+        return 0
 
     def reply_later(self, answer: Deferred[Any], message_type: int, extension: Extension, done: Callable[[], None] | None) -> None:
         """Send an answer to an extended peer when it is ready.
@@ -116,14 +139,10 @@ class Answering:
             if isinstance(result, Failure):
                 result = self.internal_error(message_type, result, extension)
             if result is not None:
-                self.reply(result, extension.exchange)
+                self.reply(result, message_type, extension)
             self._link.answered()
 
-        answer.addBoth(ready).addErrback(self._cannot_answer, message_type)
-
-    def _cannot_answer(self, failure: Failure, message_type: int) -> None:
-        """Log an answer that is no message, or one that does not fit its layout."""
-        _log.failure("the answer to type 0x{type:02x} cannot be sent", failure, type=message_type)
+        answer.addBoth(ready)
 
     # Errors
 

@@ -350,26 +350,27 @@ class Dispatcher:
                 answer = answering.internal_error(cls.TYPE, extension=extension)
             if answer is None:
                 pass
-            elif answer is factory.last_payload_of:
+            elif answer is answering.last_payload_of:
                 add(
                     (
                         answer.TYPE,
-                        PLAIN_HEAD + factory.last_payload if exchange is None else reply_head(exchange) + factory.last_payload,
+                        PLAIN_HEAD + answering.last_payload if exchange is None else reply_head(exchange) + answering.last_payload,
                     )
                 )
                 repeated += 1
             elif answer.__class__ is Deferred:
                 later += 1
+                repeated = answering.count_repeated(repeated)
                 answering.reply_later(
                     answer, cls.TYPE, extension, partial(stream.consumed, event.size) if stream is not None else None
                 )
                 continue
             else:
-                answering.reply(answer, exchange)
+                repeated = answering.count_repeated(repeated)
+                answering.reply(answer, cls.TYPE, extension)
             if stream is not None:
                 stream.consumed(event.size)
-        if repeated:
-            metrics.meter(factory.last_payload_of.TYPE).sent += repeated
+        answering.count_repeated(repeated)
         metrics.meter(cls.TYPE).handled(place - start, time.perf_counter() - started, later)
         return place
 

@@ -87,7 +87,6 @@ class PeerFactory(Factory):
         links: those that are open.
         after_read: called after each read, when its answers are written.
         last_answer, last_frame: the answer that was encoded last for a base peer, and its bytes.
-        last_payload_of, last_payload: the same for an extended peer, and its payload.
     """
 
     noisy = False
@@ -119,8 +118,6 @@ class PeerFactory(Factory):
         self.after_read: Callable[[], None] = _nothing
         # Those that shake hands, the oldest first.
         self._handshakes: OrderedDict[PeerLink, None] = OrderedDict()
-        self.last_payload_of: Message = KeepAlive()
-        self.last_payload = b""
         self.last_answer: Message = KeepAlive()
         self.last_frame = b""
         self._sweep = LoopingCall(self._check_times)

@@ -39,6 +39,8 @@ _THREE_U64: Final = struct.Struct(">QQQ")
 _TRACE: Final = struct.Struct(">16s16sQB")
 _COMPRESSED: Final = struct.Struct(">BI")
 _CORRELATED: Final = struct.Struct(">BI")
+REPLY_HEAD_BYTES: Final = _CORRELATED.size
+"""How long the extension of an answer is at most."""
 _CORRELATED_STAMPED: Final = struct.Struct(">BIQQ")
 _STREAMED_STAMPED: Final = struct.Struct(">BIHQQ")
 

@@ -22,7 +22,7 @@ from hypercache.net.peer import PeerContext, PeerLink, ReceiveBudget
 from hypercache.tracing import Tracer
 from hypercache.wire import Capability, Extension, encode_extended
 from hypercache.wire.events import Extended
-from hypercache.wire.extension import Trace
+from hypercache.wire.extension import Trace, request_head
 from hypercache.wire.header import HEADER, MAGIC_NUMBER, frame
 from hypercache.wire.messages import (
     GenericError,
@@ -373,6 +373,60 @@ def test_an_answer_that_cannot_be_encoded_is_an_internal_error() -> None:
     later.callback(bad)
     clock.advance(0)
     assert codes(wire.events()) == [7, 7, 0]
+
+
+def answers_of(wire: Any) -> list[Any]:
+    """Return the answers that an extended peer was sent, with the numbers of their exchanges."""
+    return [(event.extension.exchange, event.message) for event in wire.events() if isinstance(event, Extended)]
+
+
+def test_an_answer_to_an_extended_peer_that_cannot_be_encoded_is_an_internal_error_too() -> None:
+    later: Deferred[Any] = Deferred()
+    bad = HeartbeatResponse(1 << 70, 0)
+    answers = [bad, later, HeartbeatResponse(2, 0)]
+    clock = Clock()
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: answers[m.timestamp]), clock=clock))
+    extend(link)
+    link.dataReceived(b"".join(encode_extended(Heartbeat(1, number, 3), Extension(number)) for number in range(3)))
+    later.callback(bad)
+    clock.advance(0)
+    told = dict(answers_of(wire))
+    assert told[2] == HeartbeatResponse(2, 0)
+    assert [told[number].error_code for number in (0, 1)] == [7, 7]
+    assert not wire.disconnecting
+    assert not link.answers_pending
+
+
+def test_answers_that_are_sent_again_are_counted_under_their_own_type() -> None:
+    done, other = HeartbeatResponse(1, 0), DONE
+    answers = [done, done, done, other, other]
+    factory = peer_factory(Handler(0x32, lambda c, m: answers[m.timestamp]), clock=Clock())
+    link, _ = linked(factory)
+    extend(link)
+    link.dataReceived(b"".join(encode_extended(Heartbeat(1, number, 3), Extension(number)) for number in range(5)))
+    assert (factory.metrics.meter(0x33).sent, factory.metrics.meter(0x21).sent) == (3, 2)
+
+
+@pytest.mark.parametrize(("over", "code"), [(0, 0), (1, 4)])
+def test_an_answer_is_held_with_its_extension_against_what_the_peer_takes(over: int, code: int) -> None:
+    answer = ReplicateData(1, 0, "", b"k", bytes(500))
+    link, wire = linked(peer_factory(Handler(0x32, lambda c, m: answer), clock=Clock()))
+    head = len(request_head(1))
+    link.establish(Capability.STAMPS, None, head + len(answer.encode_payload()) - over)
+    link.dataReceived(encode_extended(Heartbeat(1, 1, 3), Extension(1)))
+    ((_, told),) = answers_of(wire)
+    assert getattr(told, "error_code", 0) == code
+
+
+def test_an_answer_that_one_link_takes_is_held_against_the_bound_of_another() -> None:
+    answer = ReplicateData(1, 0, "", b"k", bytes(500))
+    factory = peer_factory(Handler(0x32, lambda c, m: answer), clock=Clock())
+    for longest, code in ((MAX_FRAME, 0), (100, 4)):
+        link, wire = linked(factory)
+        link.establish(Capability.STAMPS, None, longest)
+        link.dataReceived(encode_extended(Heartbeat(1, 1, 3), Extension(1)))
+        ((_, told),) = answers_of(wire)
+        assert getattr(told, "error_code", 0) == code
 
 
 def test_the_context_tells_who_and_what() -> None:
