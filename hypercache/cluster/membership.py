@@ -325,14 +325,6 @@ class Membership:
         if link.dialled and self.provider.key_id() != link.key_id:
             self._joining.renew(link)
 
-    def leaving(self, link: PeerLink) -> None:
-        """Take note that a link is on its way down: nothing new goes over it."""
-        member = self._members.get(link.node_id)
-        if member is not None and member.link is link:
-            member.link = None
-            link.member = False
-            self.link_down(link)
-
     # Inside
 
     def _remember_members(self) -> None:

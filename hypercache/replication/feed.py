@@ -147,7 +147,7 @@ class Feed:
     @property
     def is_level(self) -> bool:
         """Whether everything was sent and answered."""
-        return not (self._window or self._has_changes or self._has_copy or self.retry_at_ms)
+        return not (self._window or self._has_changes or self.is_copying or self.retry_at_ms)
 
     @property
     def can_produce(self) -> bool:
@@ -163,12 +163,12 @@ class Feed:
     def can_copy(self) -> bool:
         """Whether a full copy would get on now."""
         # While many records are put off (the peer is full, say), it waits: it would only be refused too.
-        return self._is_open and self._has_copy and len(self._put_off) < REPLICATION_PUT_OFF_MAX_COUNT
+        return self._is_open and self.is_copying and len(self._put_off) < REPLICATION_PUT_OFF_MAX_COUNT
 
     @property
     def is_copying(self) -> bool:
         """Whether a full copy is under way, or wanted."""
-        return self._has_copy
+        return bool(self._copy_wanted or self._copy_keys or self._copy)
 
     @property
     def unanswered(self) -> int:
@@ -298,10 +298,6 @@ class Feed:
     @property
     def _has_changes(self) -> bool:
         return bool(self.outbox or self._floors or self._emptied)
-
-    @property
-    def _has_copy(self) -> bool:
-        return bool(self._copy_wanted or self._copy_keys or self._copy)
 
     def _put_off_sent(self, sent: _Sent, now_ms: int) -> None:
         if not self.retry_at_ms:

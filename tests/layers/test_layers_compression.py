@@ -23,7 +23,8 @@ from hypercache.limits import INFLATED_BATCH_BYTES, KIB, MIB, SMALL_FRAME_BYTES
 from hypercache.wire import Capability, Extension, More
 from hypercache.wire.compression import Codec, Inflater, compress, decompress
 from hypercache.wire.extension import COMPRESSED, Part, Trace, decode_extended, encode_extension
-from tests.layers.stacks import End, extensions, pair
+from tests.layers.stacks import End, pair
+from tests.wire.extensions import extensions
 
 CODECS = list(Codec)
 TEXT = b"".join(b'{"id": %d, "name": "user-%d", "active": true}, ' % (number, number * 7919 % 1000) for number in range(2000))

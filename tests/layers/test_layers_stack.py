@@ -20,7 +20,8 @@ from hypercache.layers.built_in import built_in_layers
 from hypercache.layers.stack import FrameLayer, LinkView, RefusedFrame, Stack
 from hypercache.wire.extension import encode_extension
 from hypercache.wire.messages import SCHEMA
-from tests.layers.stacks import End, extensions, pair
+from tests.layers.stacks import End, pair
+from tests.wire.extensions import extensions
 
 TEXT = b'{"name": "value"}, ' * 500
 ALL = ("compression.codec=zstd", "rate.per_second=1000000", "rate.burst=1000000")

@@ -16,37 +16,12 @@ from hypercache.errors import MalformedMessageError, SignatureError
 from hypercache.wire import Extension, More, encode_extended
 from hypercache.wire.capture import streams_of
 from hypercache.wire.compression import Codec, compress, decompress
-from hypercache.wire.extension import Part, Trace, TraceLoopError, decode_extended, encode_extension
+from hypercache.wire.extension import Trace, TraceLoopError, decode_extended, encode_extension
 from hypercache.wire.header import HEADER
 from hypercache.wire.leb128 import decode_leb128, encode_leb128
 from hypercache.wire.messages import GenericError, Heartbeat
 from hypercache.wire.signing import DIALLER, LISTENER, derive_keys, proof, secure_checksum, sign, verify, verify_proof
-
-u64 = st.integers(0, (1 << 64) - 1)
-traces = st.builds(
-    Trace,
-    st.binary(min_size=16, max_size=16),
-    st.binary(min_size=16, max_size=16),
-    u64,
-    st.lists(u64, max_size=16, unique=True).map(tuple),
-)
-mores = st.builds(
-    More,
-    version_vector=st.none() | st.dictionaries(u64, u64, max_size=4),
-    retry_after=st.none() | st.integers(0, (1 << 32) - 1),
-    view=st.none() | u64,
-    follows=st.integers(0, (1 << 128) - 1),
-    part=st.none() | st.builds(Part, u64, u64, u64),
-)
-extensions = st.builds(
-    Extension,
-    exchange=st.none() | st.integers(0, (1 << 32) - 1),
-    reply=st.booleans(),
-    stream=st.integers(0, 65535),
-    stamp=st.integers(0, (1 << 128) - 1),
-    trace=st.none() | traces,
-    more=st.none() | mores,
-)
+from tests.wire.extensions import extensions, u64
 
 
 @given(extensions, st.binary(max_size=50))
