@@ -90,7 +90,7 @@ class SendingLink(Protocol):
             MessageTooLargeError: the peer would not take it.
         """
         if self.extended:
-            body = message.encode_payload()
+            body = message.encode_body()
             payload = PLAIN_HEAD + body if extension is None else encode_extension(extension, body)
             self.check_size(message.TYPE, len(payload))
             self.put_frame(message.TYPE, payload)
@@ -173,7 +173,7 @@ class SendingLink(Protocol):
             self._expect(message.TYPE, number, message.ANSWER, sink, timeout)
             self.put(frame)
         else:
-            body = message.encode_payload()
+            body = message.encode_body()
             if extension is None and stream is None:
                 payload = request_head(number) + body
             else:
@@ -261,7 +261,7 @@ class SendingLink(Protocol):
         """
         own = extension or Extension()
         full = Extension(None, False, stream.stream_id, own.stamp, own.trace, None, False, own.more)
-        payload = encode_extension(full, message.encode_payload())
+        payload = encode_extension(full, message.encode_body())
         self.check_size(message.TYPE, len(payload))
         stream.put(message.TYPE, payload)
         self.factory.metrics.meter(message.TYPE).sent += 1
@@ -294,7 +294,7 @@ class SendingLink(Protocol):
     def _send_urgent(self, message: Message) -> None:
         if self.connected_now and self.extended:
             self.factory.metrics.meter(message.TYPE).sent += 1
-            self.outgoing.put_urgent((message.TYPE, PLAIN_HEAD + message.encode_payload()))
+            self.outgoing.put_urgent((message.TYPE, PLAIN_HEAD + message.encode_body()))
 
     def _stir(self) -> None:
         if self.connected_now:

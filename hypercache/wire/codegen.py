@@ -5,6 +5,7 @@ into the source of straight-line functions once, when its class is declared, as 
 
 - ``encode_payload(message) -> bytes`` and ``encode_frame(message) -> bytes``,
 - ``decode_payload(payload) -> message``,
+- ``encode_body(message) -> bytes`` and ``decode_body(body) -> message``: the same for version 0x02, with a `TrailingFlag`,
 - ``read_entry(data, at) -> (entry, end)``, for entries of lists,
 - ``scan(data, at, end, limit, append) -> at``, for messages with a fixed part and announced bytes only: decodes a run of sound
   frames of this one type and stops before anything else. The header and the fixed part are one unpacking.
@@ -59,6 +60,9 @@ def compile_codec(name: str, message_type: int, parts: Sequence[kinds.Part], mak
         parts: the declaration.
         make: the class; called with the fields in their order.
     """
+    trailing = parts[-1] if parts and isinstance(parts[-1], kinds.TrailingFlag) else None
+    if trailing is not None:
+        parts = parts[:-1]
     head = _fixed_head(parts)
     tail = parts[len(head) :]
     names: dict[str, Any] = {
@@ -76,12 +80,17 @@ def compile_codec(name: str, message_type: int, parts: Sequence[kinds.Part], mak
         "read_entry": _reader(name, head, tail, names),
     }
     functions["decode_payload"] = _payload_decoder(name, names | {"read": functions["read_entry"]})
+    functions["encode_body"] = functions["encode_payload"]
+    functions["decode_body"] = functions["decode_payload"]
+    if trailing is not None:
+        functions["encode_body"] = _body_encoder(name, trailing, names | {"encode": functions["encode_payload"]})
+        functions["decode_body"] = _body_decoder(name, parts, names | {"read": functions["read_entry"]})
     prefix = MAGIC_BYTES + bytes([BASE_VERSION, message_type & 0xFF])
     functions["encode_frame"] = _frame_encoder(name, names | {"encode": functions["encode_payload"], "prefix": prefix})
     if message_type >= 0 and all(isinstance(part, kinds.Blob | kinds.Text) for part in tail):
         scanned = names | {"prefix": prefix, "whole": struct.Struct(">6sII" + _codes(head))}
         functions["scan"] = _scanner(name, head, tail, scanned)
-    if message_type >= 0 and all(isinstance(part, kinds.Blob | kinds.Text | kinds.Rest) for part in tail):
+    if message_type >= 0 and trailing is None and all(isinstance(part, kinds.Blob | kinds.Text | kinds.Rest) for part in tail):
         prefix = MAGIC_BYTES + bytes([EXTENDED_VERSION, message_type])
         layouts = {"framed": struct.Struct(">6sIIBI"), "numbered": struct.Struct(">BI"), "stamped": struct.Struct(">QQ")}
         scanned = names | layouts | {"prefix": prefix}
@@ -231,6 +240,20 @@ def _payload_decoder(name: str, names: dict[str, Any]) -> Callable[..., Any]:
     # Bytes behind a complete layout are ignored: a later version may add them.
     source = _Source("def decode_payload(payload):")
     source.add("return read(payload, 0)[0]")
+    return source.build(name, names)
+
+
+def _body_encoder(name: str, trailing: kinds.Part, names: dict[str, Any]) -> Callable[..., Any]:
+    source = _Source("def encode_body(m):")
+    source.add(f"return encode(m) + (b'\\1' if m.{trailing.name} else b'\\0')")
+    return source.build(name, names)
+
+
+def _body_decoder(name: str, parts: Sequence[kinds.Part], names: dict[str, Any]) -> Callable[..., Any]:
+    fields = ", ".join(f"m.{part.name}" for part in parts if part.name)
+    source = _Source("def decode_body(body):")
+    source.add("m, at = read(body, 0)")
+    source.add(f"return make({fields}, True) if at < len(body) and body[at] else m")
     return source.build(name, names)
 
 

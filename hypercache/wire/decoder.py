@@ -281,7 +281,7 @@ class Decoder:
             if cls is None:
                 events.append(UnknownType(message_type, payload, version, extension, size))
             else:
-                message = cls.decode_payload(payload)
+                message = cls.decode_payload(payload) if extension is None else cls.decode_body(payload)
                 events.append(message if extension is None else Extended(message, extension, size))
         except TraceLoopError as error:
             exchange, stream = error.exchange, error.stream

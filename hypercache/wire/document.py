@@ -33,6 +33,8 @@ def _part(part: kinds.Part) -> str:
         return f"{part.name} u{part.size * 8}"
     if isinstance(part, kinds.Flag):
         return f"{part.name} bool"
+    if isinstance(part, kinds.TrailingFlag):
+        return f"and in version 0x02 {part.name} bool"
     if isinstance(part, kinds.Reserved):
         return f"reserved {part.size}"
     if isinstance(part, kinds.Fixed):

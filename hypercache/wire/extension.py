@@ -141,7 +141,7 @@ def encode_extended(message: Message, extension: Extension = PLAIN) -> bytes:
     Raises:
         MessageTooLargeError: a field does not fit its place.
     """
-    body = message.encode_payload()
+    body = message.encode_body()
     return frame(EXTENDED_VERSION, message.TYPE, encode_extension(extension, body))
 
 

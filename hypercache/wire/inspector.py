@@ -137,10 +137,14 @@ class Inspection:
     def _describe(self, row: Row, payload: bytes) -> None:
         cls = self._schema.by_type(row["type"])
         try:
-            if row["version"] == EXTENDED_VERSION:
+            extended = row["version"] == EXTENDED_VERSION
+            if extended:
                 extension, payload = decode_extended(payload, self._max_frame)
                 row["extension"] = extension_fields(extension)
-            row["fields"] = {"payload": payload.hex()} if cls is None else fields_of(cls.decode_payload(payload))
+            if cls is None:
+                row["fields"] = {"payload": payload.hex()}
+            else:
+                row["fields"] = fields_of(cls.decode_body(payload) if extended else cls.decode_payload(payload))
         except MalformedMessageError as error:
             row |= {"fields": None, "error": str(error)}
 

@@ -12,8 +12,11 @@ from hypercache.wire.schema import Message
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """Return a message's fields: raw bytes as hex, texts, numbers, booleans, lists of entries."""
-    return {name: _shown(getattr(message, name)) for name in message.__struct_fields__}
+    """Return a message's fields: raw bytes as hex, texts, numbers, booleans, lists of entries; a trailing flag where it is set."""
+    fields = {name: _shown(getattr(message, name)) for name in message.__struct_fields__}
+    if message.PARTS and isinstance(message.PARTS[-1], kinds.TrailingFlag) and not fields[message.PARTS[-1].name]:
+        del fields[message.PARTS[-1].name]
+    return fields
 
 
 def _shown(value: object) -> Any:
@@ -36,6 +39,8 @@ def message_of(cls: type[Message], fields: dict[str, Any]) -> Message:
         raise MalformedMessageError(f"{cls.__name__} has no field {min(unknown)!r}")
     values = []
     for part in parts:
+        if part.name not in fields and isinstance(part, kinds.TrailingFlag):
+            continue
         if part.name not in fields:
             raise MalformedMessageError(f"{cls.__name__}: the field {part.name!r} is missing")
         values.append(_read(cls.__name__, part, fields[part.name]))
@@ -48,7 +53,7 @@ def _read(owner: str, part: kinds.Part, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 8 * part.size:
             return value
         raise MalformedMessageError(f"{where} must be an integer of {8 * part.size} bits without a sign, not {value!r}")
-    if isinstance(part, kinds.Flag):
+    if isinstance(part, kinds.Flag | kinds.TrailingFlag):
         if isinstance(value, bool):
             return value
         raise MalformedMessageError(f"{where} must be true or false, not {value!r}")

@@ -82,6 +82,11 @@ class Entries(Part, frozen=True):
 FIXED_KINDS: Final = (Number, Flag, Reserved, Fixed, Length, Count)
 """The kinds whose size the declaration gives; they stand before all others."""
 
+
+class TrailingFlag(Part, frozen=True):
+    """A boolean of one byte behind the layout, in version 0x02 frames alone: false where it is missing."""
+
+
 STRUCT_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
@@ -153,3 +158,8 @@ def count(of: str, size: int) -> Count:
 def entries(name: str, entry: type[Any]) -> Entries:
     """Return a list of an announced number of entries."""
     return Entries(name=name, entry=entry)
+
+
+def trailing_flag(name: str) -> TrailingFlag:
+    """Return a boolean behind the layout, which version 0x01 does not carry."""
+    return TrailingFlag(name=name)

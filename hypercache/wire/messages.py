@@ -16,6 +16,7 @@ from hypercache.wire.kinds import (
     rest,
     short_text,
     text,
+    trailing_flag,
     u8,
     u16,
     u32,
@@ -154,16 +155,17 @@ _VOTE_ANSWER: Final[tuple[Part, ...]] = (u64("term"), flag("vote_granted"), rese
 
 
 class VoteRequest(Message, frozen=True, gc=False):
-    """Raft: a candidate asks for a vote."""
+    """Raft: a candidate asks for a vote; transfer says that the leader itself wished it."""
 
     TYPE: ClassVar[int] = 0x10
     ANSWER: ClassVar[int] = 0x11
     IDEMPOTENT: ClassVar[bool] = True
-    PARTS: ClassVar[tuple[Part, ...]] = _VOTE
+    PARTS: ClassVar[tuple[Part, ...]] = (*_VOTE, trailing_flag("transfer"))
     term: int
     candidate_id: int
     last_log_index: int
     last_log_term: int
+    transfer: bool = False
 
 
 class VoteResponse(Message, frozen=True, gc=False):
@@ -275,15 +277,68 @@ class PreVoteResponse(Message, frozen=True, gc=False):
     vote_granted: bool
 
 
+class TimeoutNow(Message, frozen=True, gc=False):
+    """Raft: the leader asks a voter to campaign at once, to hand the leadership over."""
+
+    TYPE: ClassVar[int] = 0x18
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("term"), u64("leader_id"))
+    term: int
+    leader_id: int
+
+
 class Propose(Message, frozen=True, gc=False):
-    """Raft: a proposal on its way to the leader."""
+    """Raft: a proposal on its way to the leader; an entry of type 1 holds this payload."""
 
     TYPE: ClassVar[int] = 0x19
+    ANSWER: ClassVar[int] = 0x1A
     PARTS: ClassVar[tuple[Part, ...]] = (u64("client_id"), u64("sequence"), u64("lowest_unanswered"), rest("data"))
     client_id: int
     sequence: int
     lowest_unanswered: int
     data: bytes
+
+
+class ProposeResponse(Message, frozen=True, gc=False):
+    """Raft: where the leader put a proposal (not: that it is committed); status 0 taken, 1 error, 2 retry later."""
+
+    TYPE: ClassVar[int] = 0x1A
+    PARTS: ClassVar[tuple[Part, ...]] = (
+        u8("status"),
+        u8("error_code"),
+        u64("client_id"),
+        u64("sequence"),
+        u64("term"),
+        u64("index"),
+        u64("leader_id"),
+    )
+    status: int
+    error_code: int
+    client_id: int
+    sequence: int
+    term: int
+    index: int
+    leader_id: int
+
+
+class ReadIndex(Message, frozen=True, gc=False):
+    """Raft: asks the leader from which index on a linearizable read may be served; context names the read."""
+
+    TYPE: ClassVar[int] = 0x1B
+    ANSWER: ClassVar[int] = 0x1C
+    IDEMPOTENT: ClassVar[bool] = True
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("context"),)
+    context: int
+
+
+class ReadIndexResponse(Message, frozen=True, gc=False):
+    """Raft: the read may be served once this index is applied; status 0 success, 1 error, 2 retry later."""
+
+    TYPE: ClassVar[int] = 0x1C
+    PARTS: ClassVar[tuple[Part, ...]] = (u8("status"), u8("error_code"), u64("context"), u64("index"))
+    status: int
+    error_code: int
+    context: int
+    index: int
 
 
 class ReplicateData(Message, frozen=True, gc=False):
@@ -437,7 +492,11 @@ SCHEMA: Final = Schema(
         SnapshotResponse,
         PreVoteRequest,
         PreVoteResponse,
+        TimeoutNow,
         Propose,
+        ProposeResponse,
+        ReadIndex,
+        ReadIndexResponse,
         ReplicateData,
         ReplicateResponse,
         NodeJoinRequest,

@@ -27,6 +27,7 @@ _KIND_NAMES: Final[dict[type[kinds.Part], str]] = {
     kinds.Rest: "rest",
     kinds.Count: "count",
     kinds.Entries: "entries",
+    kinds.TrailingFlag: "trailing bool",
 }
 
 
@@ -81,6 +82,25 @@ class Message(msgspec.Struct, frozen=True):
         declare(cls)
         return cls.decode_payload(payload)
 
+    def encode_body(self) -> bytes:
+        """Return the body of a version 0x02 frame: the payload, and what trails it there.
+
+        Raises:
+            MessageTooLargeError: a field does not fit its place.
+        """
+        declare(type(self))
+        return self.encode_body()
+
+    @classmethod
+    def decode_body(cls, body: bytes) -> Self:
+        """Return the message that the body of a version 0x02 frame holds.
+
+        Raises:
+            MalformedMessageError: the body does not fit the layout.
+        """
+        declare(cls)
+        return cls.decode_body(body)
+
     @classmethod
     def read_entry(cls, data: bytes, at: int) -> tuple[Self, int]:
         """Return the entry at ``at`` and where it ends.
@@ -122,9 +142,9 @@ def declare(cls: type[Message]) -> None:
         if isinstance(part, kinds.Entries):
             declare(part.entry)
     functions = compile_codec(cls.__name__, cls.TYPE, cls.PARTS, cls)
-    for name in ("encode_payload", "encode_frame"):
+    for name in ("encode_payload", "encode_frame", "encode_body"):
         setattr(cls, name, functions[name])
-    for name in ("decode_payload", "read_entry", "scan", "scan_extended", "open_run"):
+    for name in ("decode_payload", "decode_body", "read_entry", "scan", "scan_extended", "open_run"):
         if name in functions:
             setattr(cls, name, staticmethod(functions[name]))
 

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypercache.errors import MalformedMessageError, SignatureError
-from hypercache.wire import Extension, More, encode_extended
+from hypercache.wire import Decoder, Extension, More, encode_extended
 from hypercache.wire.capture import streams_of
 from hypercache.wire.compression import Codec, compress, decompress
+from hypercache.wire.events import Extended
 from hypercache.wire.extension import Trace, TraceLoopError, decode_extended, encode_extension
-from hypercache.wire.header import HEADER
+from hypercache.wire.header import HEADER, frame
+from hypercache.wire.jsonform import fields_of, message_of
 from hypercache.wire.leb128 import decode_leb128, encode_leb128
-from hypercache.wire.messages import GenericError, Heartbeat
+from hypercache.wire.messages import GenericError, Heartbeat, VoteRequest
 from hypercache.wire.signing import DIALLER, LISTENER, derive_keys, proof, secure_checksum, sign, verify, verify_proof
 from tests.wire.extensions import extensions, u64
 
@@ -155,3 +157,19 @@ def test_a_capture_is_put_in_order() -> None:
     assert HEADER.unpack_from(frame)[2] == 0x32
     with pytest.raises(MalformedMessageError):
         streams_of(io.BytesIO(b"no capture"))
+
+
+def test_the_transfer_flag_of_a_vote_request_travels_in_version_2_alone() -> None:
+    vote = VoteRequest(5, 1, 9, 4, transfer=True)
+    assert vote.encode_payload() == VoteRequest(5, 1, 9, 4).encode_payload()
+    decoder = Decoder()
+    assert decoder.feed(vote.encode_frame()) == [VoteRequest(5, 1, 9, 4)]
+    assert decoder.feed(frame(1, 0x10, vote.encode_payload() + b"\1")) == [VoteRequest(5, 1, 9, 4)]
+    decoder.extended = True
+    for sent in (vote, VoteRequest(5, 1, 9, 4)):
+        (event,) = decoder.feed(encode_extended(sent))
+        assert isinstance(event, Extended)
+        assert (event.message, event.extension) == (sent, Extension())
+        assert message_of(VoteRequest, fields_of(sent)) == sent
+    assert encode_extended(vote)[-1] == 1
+    assert len(encode_extended(vote)) == len(frame(2, 0x10, b"\0" + vote.encode_payload())) + 1
