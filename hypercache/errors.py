@@ -17,6 +17,10 @@
     │   ├── DeadlineError           no answer came in time
     │   ├── BusyError               a bound was reached: too many requests or messages wait already
     │   └── RefusedError            the peer answered with an error
+    ├── RaftError               what a Raft group cannot do now, or must not
+    │   ├── NotLeaderError          there is no leader here, or none known; names the one that is
+    │   ├── ConfigurationChangeError   a change of members that is not allowed, or not now
+    │   └── ConsistencyError        a promise of Raft is broken: the node must stop, not guess
     └── CommandError            carries the RESP error line that a client is told
 """
 
@@ -102,6 +106,30 @@ class RefusedError(RequestError):
         super().__init__(f"the peer refused with 0x{code:04x}: {text}")
         self.code = code
         self.retry_after = retry_after
+
+
+class RaftError(HyperCacheError):
+    """A Raft group cannot do what was asked."""
+
+
+class NotLeaderError(RaftError):
+    """This node is not the leader.
+
+    Args:
+        leader: the id of the leader as far as it is known; 0 for none.
+    """
+
+    def __init__(self, leader: int) -> None:
+        super().__init__(f"the leader is node {leader}" if leader else "there is no leader now")
+        self.leader = leader
+
+
+class ConfigurationChangeError(RaftError):
+    """A change of a group's members is malformed, or another one is under way."""
+
+
+class ConsistencyError(RaftError):
+    """What Raft promises does not hold any more; a node that sees it stops before it does harm."""
 
 
 class CommandError(HyperCacheError):
