@@ -15,7 +15,6 @@ LAYERS = (
     {"persist", "auth", "layers", "tracing", "handlers", "net", "cluster", "admin"},
     {"plugins", "discovery"},
     {"roles"},
-    {"testing"},
     {"tap", "cli"},
 )
 PURE = LAYERS[1]

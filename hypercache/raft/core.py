@@ -1,6 +1,6 @@
 """The core of a Raft node: terms, votes, roles, and what is handed out to be written and sent (Raft paper, figure 2).
 
-It knows no clock, no socket and no disk: `tick` counts time, `step` takes messages, `ready` says what is to be done, in which order.
+It knows no clock, no socket and no disk: `tick` counts time, `step` takes messages, `ready` says what to do, and in which order.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Raft:
         # The readies whose fsync is awaited, with the vote that each makes durable.
         self._awaited: deque[tuple[int, tuple[int, int]]] = deque()
         self._number = 0
-        self._changed = False
+        self._changed = True
 
     # What can be read
 

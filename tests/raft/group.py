@@ -78,7 +78,7 @@ class Node:
 
     def work(self) -> list[Outbound]:
         """Do all that is to be done, with a disk that is done at once; return what was sent."""
-        sent = []
+        sent: list[Outbound] = []
         while self.raft.has_ready:
             ready = self.raft.ready()
             sent += ready.messages
@@ -94,6 +94,10 @@ class Node:
 
     def messages(self) -> list[Message]:
         return [outbound.message for outbound in self.work()]
+
+    @property
+    def state(self) -> State:
+        return self.raft.state
 
     @property
     def terms(self) -> list[int]:
