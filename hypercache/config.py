@@ -104,6 +104,19 @@ class ReplicationSettings(_Section, frozen=True):
     clock_skew_max: float = limits.CLOCK_SKEW_MAX_SECONDS
 
 
+class RaftSettings(_Section, frozen=True):
+    """``[raft]``: the log that all members share."""
+
+    heartbeat: float = limits.RAFT_HEARTBEAT_SECONDS
+    election: float = limits.RAFT_ELECTION_SECONDS
+    lease: bool = False
+    segment: int = limits.RAFT_SEGMENT_BYTES
+    snapshot_after: int = limits.RAFT_SNAPSHOT_AFTER_BYTES
+    keep: int = limits.RAFT_KEEP_ENTRIES_COUNT
+    voters: int = limits.RAFT_VOTERS_MAX_COUNT
+    out_after: float = limits.RAFT_OUT_AFTER_SECONDS
+
+
 class SecuritySettings(_Section, frozen=True):
     """``[security]``."""
 
@@ -166,6 +179,7 @@ class Settings(_Section, frozen=True):
     admin: AdminSettings = AdminSettings()
     memory: MemorySettings = MemorySettings()
     replication: ReplicationSettings = ReplicationSettings()
+    raft: RaftSettings = RaftSettings()
     security: SecuritySettings = SecuritySettings()
     cluster_tls: TLSSettings = TLSSettings(clients="require")
     resp_tls: TLSSettings = TLSSettings()
@@ -189,6 +203,8 @@ SIZES: Final = frozenset(
         "compression.threshold",
         "memory.maxmemory",
         "replication.window_bytes",
+        "raft.segment",
+        "raft.snapshot_after",
     )
 )
 """Settings that are bytes, and may be written ``64mb``."""
@@ -225,6 +241,11 @@ _LOWEST: Final[Mapping[str, float]] = {
     "replication.window_bytes": 1024,
     "replication.outbox": 1,
     "replication.clock_skew_max": 0.001,
+    "raft.heartbeat": 0.01,
+    "raft.election": 0.05,
+    "raft.segment": 4096,
+    "raft.snapshot_after": 4096,
+    "raft.voters": 1,
     "compression.ratio_max": 2,
     "rate.burst": 1,
 }

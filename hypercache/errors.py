@@ -132,6 +132,33 @@ class ConsistencyError(RaftError):
     """What Raft promises does not hold any more; a node that sees it stops before it does harm."""
 
 
+class OutcomeUnknownError(RaftError):
+    """A proposal found no answer in time: it may have happened, may happen yet, or not; it is never half done."""
+
+
+class StorageError(HyperCacheError):
+    """The disk failed in a way after which nothing is known of what it holds; the process must end, and recovers by a restart."""
+
+
+class DiskFullError(StorageError):
+    """Nothing more fits on the disk; what was written of the last batch does not count, and what was there before stays sound."""
+
+
+class LogDamagedError(StorageError):
+    """A log or snapshot on disk holds what was never written so.
+
+    Args:
+        path: the file.
+        offset: where in it, in bytes.
+        reason: what is wrong there, and what the operator can do.
+    """
+
+    def __init__(self, path: str, offset: int, reason: str) -> None:
+        super().__init__(f"{path} is damaged at byte {offset}: {reason}")
+        self.path = path
+        self.offset = offset
+
+
 class CommandError(HyperCacheError):
     """A RESP command that cannot be carried out.
 

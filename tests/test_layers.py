@@ -10,11 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"errors", "limits", "config"},
-    {"wire", "raft", "store", "replication", "resp"},
+    {"wire", "raft", "store", "replication", "resp", "control"},
     {"interfaces"},
-    {"persist", "auth", "layers", "tracing", "handlers", "net", "cluster", "admin"},
+    {"persist", "auth", "layers", "tracing", "handlers", "net", "consensus", "cluster", "admin"},
     {"plugins", "discovery"},
     {"roles"},
+    {"testing"},
     {"tap", "cli"},
 )
 PURE = LAYERS[1]

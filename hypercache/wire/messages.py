@@ -424,6 +424,69 @@ class HeartbeatResponse(Message, frozen=True, gc=False):
     status: int
 
 
+class NodeLeaveRequest(Message, frozen=True, gc=False):
+    """Asks that a node leave the cluster for good: itself, or one that is dead; answered by NodeLeaveResponse."""
+
+    TYPE: ClassVar[int] = 0x34
+    ANSWER: ClassVar[int] = 0x35
+    IDEMPOTENT: ClassVar[bool] = True
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("node_id"), u64("leaving"))
+    node_id: int
+    leaving: int
+
+
+class NodeLeaveResponse(Message, frozen=True, gc=False):
+    """Whether the node has left: a status, and an error code where that is 1."""
+
+    TYPE: ClassVar[int] = 0x35
+    PARTS: ClassVar[tuple[Part, ...]] = (u8("status"), u8("error_code"), reserved(6))
+    status: int
+    error_code: int
+
+
+class SuspectedNode(Message, frozen=True, gc=False):
+    """One node that is suspected."""
+
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("node_id"),)
+    node_id: int
+
+
+class Suspicion(Message, frozen=True, gc=False):
+    """Tells the leader which members the sender has not heard for too long; never answered."""
+
+    TYPE: ClassVar[int] = 0x60
+    PARTS: ClassVar[tuple[Part, ...]] = (count("nodes", 4), entries("nodes", SuspectedNode))
+    nodes: tuple[SuspectedNode, ...]
+
+
+class LogSegment(Message, frozen=True, gc=False):
+    """The first record of a segment of the Raft log; on disk alone.
+
+    Attributes:
+        cluster_id, node_id: whose log it is.
+        number: of the segment, ascending without gaps.
+        prev_index, prev_term: the entry that its first one follows.
+    """
+
+    TYPE: ClassVar[int] = 0x61
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("cluster_id"), u64("node_id"), u64("number"), u64("prev_index"), u64("prev_term"))
+    cluster_id: int
+    node_id: int
+    number: int
+    prev_index: int
+    prev_term: int
+
+
+class LogState(Message, frozen=True, gc=False):
+    """Term, vote and commit index in the Raft log; on disk alone."""
+
+    TYPE: ClassVar[int] = 0x62
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("term"), u64("vote"), u64("commit"))
+    term: int
+    vote: int
+    commit: int
+
+
 class RingNode(Message, frozen=True, gc=False):
     """One node of the hash ring; host is host:port, or [v6]:port."""
 
@@ -503,9 +566,14 @@ SCHEMA: Final = Schema(
         NodeJoinResponse,
         Heartbeat,
         HeartbeatResponse,
+        NodeLeaveRequest,
+        NodeLeaveResponse,
         HashRingUpdate,
         HashRingQuery,
         ClusterState,
+        Suspicion,
+        LogSegment,
+        LogState,
         GenericError,
     ]
 )

@@ -1,0 +1,92 @@
+"""What the driver needs of others: a disk, somebody who waits for it, peers, a state machine.
+
+`hypercache.persist` and `hypercache.net` have them for a real node, `hypercache.testing` for a simulated one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from hypercache.raft import Outbound, Ready, SnapshotMeta
+
+
+class Storage(Protocol):
+    """What a node keeps on its disk. All calls but `read` block on the disk and are made through a `Journal`, one at a time."""
+
+    def write(self, readies: Sequence[Ready]) -> None:
+        """Write what these readies want written, in order, and make it durable with one fsync.
+
+        Raises:
+            DiskFullError: nothing more fits; what was written of it does not count, and the log is as it was.
+            StorageError: the disk failed: nothing is known of what it holds, and the process must end.
+        """
+
+    def save_snapshot(self, snapshot: SnapshotMeta, stream: Iterable[bytes]) -> None:
+        """Write a snapshot of this node's own state machine, durably, beside and renamed; older snapshots then go.
+
+        Args:
+            snapshot: what it stands for.
+            stream: the pieces behind `hypercache.raft.snapshot_header`, which this writes itself.
+
+        Raises:
+            DiskFullError, StorageError: as `write`.
+        """
+
+    def load_snapshot(self) -> Iterator[bytes]:
+        """Return the pieces of the newest snapshot, without its header, for the state machine."""
+
+    def compact(self, index: int) -> None:
+        """Free what only holds entries up to ``index``."""
+
+    def read(self, index: int, offset: int, max_bytes: int) -> tuple[bytes, bool] | None:
+        """Return a chunk for a follower (`hypercache.raft.SnapshotReader`); called on the loop, and so bounded by one chunk."""
+
+
+class Journal(Protocol):
+    """Does blocking work in order, off the loop."""
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Do work after all that was handed in before; then call ``done`` on the loop with its result, or what it raised."""
+
+    def stop(self) -> None:
+        """Wait for what is being done, do no more, and call nobody any more."""
+
+
+class Transport(Protocol):
+    """Carries messages to peers."""
+
+    def send(self, outbound: Outbound) -> None:
+        """Send a message, or lose it.
+
+        A request's ``exchange`` is the core's: its answer is handed to `Consensus.step` with it. A reply's is what
+        `Consensus.step` was given with the request.
+        """
+
+
+class StateMachine(Protocol):
+    """What the log is applied to. All of it is deterministic, and runs on the loop."""
+
+    def prepare(self, data: bytes) -> bytes:
+        """Return a proposal with what only the leader may decide, such as the time; called by the leader before it proposes."""
+
+    def apply(self, index: int, client_id: int, data: bytes) -> bytes:
+        """Apply a committed proposal; return its answer. It reads no clock, no memory figure, nothing of this node alone."""
+
+    def membership_changed(self, index: int, voters: tuple[int, ...], learners: tuple[int, ...]) -> None:
+        """Take note of a committed configuration of the group that is not joint."""
+
+    def knows(self, client_id: int) -> bool:
+        """Whether proposals of a client are applied: it is a member."""
+
+    def freeze(self) -> Iterable[bytes]:
+        """Return the state as of now in pieces, to be read later and elsewhere: what is applied meanwhile does not change them."""
+
+    def restore(self, stream: Iterable[bytes]) -> None:
+        """Become what a snapshot's pieces say.
+
+        Raises:
+            MalformedMessageError: they are damaged.
+        """
