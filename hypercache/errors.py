@@ -21,6 +21,7 @@
     │   ├── NotLeaderError          there is no leader here, or none known; names the one that is
     │   ├── ConfigurationChangeError   a change of members that is not allowed, or not now
     │   └── ConsistencyError        a promise of Raft is broken: the node must stop, not guess
+    ├── UndecidedError          a check that gave up before it knew (`hypercache.testing`)
     └── CommandError            carries the RESP error line that a client is told
 """
 
@@ -157,6 +158,10 @@ class LogDamagedError(StorageError):
         super().__init__(f"{path} is damaged at byte {offset}: {reason}")
         self.path = path
         self.offset = offset
+
+
+class UndecidedError(HyperCacheError):
+    """A check took as many steps as it may and knows neither that a promise was kept nor that it was broken."""
 
 
 class CommandError(HyperCacheError):

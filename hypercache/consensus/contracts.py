@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class Storage(Protocol):
-    """What a node keeps on its disk. All calls but `read` block on the disk and are made through a `Journal`, one at a time."""
+    """What a node keeps on its disk.
+
+    `write` and `compact` block on the disk and are made through one `Journal`, one at a time; `save_snapshot` and what reads
+    `load_snapshot` go through another one, beside them: a large snapshot holds up no entry. `read` is called on the loop.
+    """
 
     def write(self, readies: Sequence[Ready]) -> None:
         """Write what these readies want written, in order, and make it durable with one fsync.
@@ -28,7 +32,7 @@ class Storage(Protocol):
         """Write a snapshot of this node's own state machine, durably, beside and renamed; older snapshots then go.
 
         Args:
-            snapshot: what it stands for.
+            snapshot: what it stands for; nothing happens where a newer one is there by now.
             stream: the pieces behind `hypercache.raft.snapshot_header`, which this writes itself.
 
         Raises:
@@ -59,7 +63,7 @@ class Transport(Protocol):
     """Carries messages to peers."""
 
     def send(self, outbound: Outbound) -> None:
-        """Send a message, or lose it.
+        """Send a message, or lose it; it arrives once at most.
 
         A request's ``exchange`` is the core's: its answer is handed to `Consensus.step` with it. A reply's is what
         `Consensus.step` was given with the request.
@@ -84,9 +88,12 @@ class StateMachine(Protocol):
     def freeze(self) -> Iterable[bytes]:
         """Return the state as of now in pieces, to be read later and elsewhere: what is applied meanwhile does not change them."""
 
-    def restore(self, stream: Iterable[bytes]) -> None:
-        """Become what a snapshot's pieces say.
+    def load(self, stream: Iterable[bytes]) -> Any:
+        """Return what a snapshot's pieces say, for `adopt`; called off the loop, it touches nothing that is in use.
 
         Raises:
             MalformedMessageError: they are damaged.
         """
+
+    def adopt(self, loaded: Any) -> None:
+        """Become what was loaded; called on the loop."""

@@ -1,0 +1,155 @@
+"""Raft's messages over the links between members: requests go out with their answers' way back, and come in with theirs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from hypercache.errors import BusyError, HyperCacheError, MalformedMessageError, MessageTooLargeError, RequestError
+from hypercache.handlers.sender import impostor
+from hypercache.interfaces import IMessageHandler
+from hypercache.limits import RAFT_ANSWERS_MAX_COUNT
+from hypercache.wire import ErrorCode
+from hypercache.wire.messages import (
+    AppendEntries,
+    GenericError,
+    InstallSnapshot,
+    PreVoteRequest,
+    Propose,
+    ReadIndex,
+    TimeoutNow,
+    VoteRequest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypercache.net.link import PeerLink
+    from hypercache.net.peer import PeerContext
+    from hypercache.raft import Outbound
+    from hypercache.wire import Message
+
+SENDERS: Final[dict[Any, str]] = {
+    VoteRequest: "candidate_id",
+    PreVoteRequest: "candidate_id",
+    AppendEntries: "leader_id",
+    InstallSnapshot: "leader_id",
+    TimeoutNow: "leader_id",
+    Propose: "client_id",
+    ReadIndex: "",
+}
+"""The requests of Raft, and the field of each that must name the peer; none where it names nobody."""
+
+
+class Links:
+    """The peers of a `Consensus`, over the links of a membership.
+
+    Args:
+        link_to: returns the link to a member, None where there is none now.
+        step: `Consensus.step`.
+        timeout: seconds after which an answer does not come any more.
+    """
+
+    def __init__(
+        self, link_to: Callable[[int], PeerLink | None], step: Callable[[int, Message, int], None], timeout: float
+    ) -> None:
+        self._link_to = link_to
+        self._step = step
+        self._timeout = timeout
+        self._numbers = 0
+        # What peers asked and the core has not answered.
+        self._asked: dict[int, Deferred[Message]] = {}
+
+    def send(self, outbound: Outbound) -> None:
+        """Send a message of the core, or lose it (`hypercache.consensus.contracts.Transport`)."""
+        message = outbound.message
+        if outbound.reply:
+            asked = self._asked.pop(outbound.exchange, None)
+            if asked is not None:
+                asked.callback(message)
+            return
+        link = self._link_to(outbound.to)
+        if link is None or not link.extended:
+            return
+        try:
+            if message.ANSWER < 0:
+                link.send(message)
+            else:
+                link.ask(message, partial(self._answered, outbound.to, outbound.exchange), timeout=self._timeout)
+        except (RequestError, MessageTooLargeError):
+            # The core takes it for lost.
+            pass
+
+    def _answered(self, peer: int, exchange: int, number: int, answer: Message | RequestError) -> None:
+        if isinstance(answer, RequestError | GenericError):
+            return
+        try:
+            self._step(peer, answer, exchange)
+        except MalformedMessageError as error:
+            self._cut(peer, error)
+
+    def _cut(self, peer: int, error: HyperCacheError) -> None:
+        link = self._link_to(peer)
+        if link is not None:
+            link.cut(f"its answer is none: {error}")
+
+    def receive(self, peer: int, message: Message) -> Deferred[Message] | None:
+        """Take a request of a peer.
+
+        Returns:
+            Fires with its answer; None where none is due.
+
+        Raises:
+            BusyError: too many wait for their answers.
+            MalformedMessageError: it holds what no member of the group sends.
+        """
+        if message.ANSWER < 0:
+            self._step(peer, message, 0)
+            return None
+        if len(self._asked) >= RAFT_ANSWERS_MAX_COUNT:
+            # The oldest are those that the core will never answer: a request of an ended term, say.
+            raise BusyError("too many requests of Raft wait for their answers")
+        self._numbers += 1
+        number = self._numbers
+        answer: Deferred[Message] = Deferred()
+        self._asked[number] = answer
+        try:
+            self._step(peer, message, number)
+        except MalformedMessageError:
+            self._asked.pop(number, None)
+            raise
+        return answer
+
+
+@implementer(IMessageHandler)
+class RaftHandler:
+    """Hands one type of Raft's requests to the core.
+
+    Args:
+        request: the type, one of `SENDERS`.
+        links: the peers.
+    """
+
+    requires_auth = True
+
+    def __init__(self, request: type[Any], links: Links) -> None:
+        self.message_type = request.TYPE
+        self._sender = SENDERS[request]
+        self._links = links
+
+    def handle(self, context: PeerContext, message: Any) -> Deferred[Message] | GenericError | None:
+        """Return what the core answers, when it does."""
+        link = context.link
+        refusal = impostor(link, getattr(message, self._sender)) if self._sender else None
+        if refusal is not None:
+            return refusal
+        try:
+            return self._links.receive(link.node_id, message)
+        except BusyError as error:
+            return GenericError(ErrorCode.RATE_LIMITED, 0, str(error))
+        except MalformedMessageError as error:
+            link.factory.clock.callLater(0, link.lose, f"it sends what no member does: {error}")
+            return GenericError(ErrorCode.MALFORMED_MESSAGE, 0, str(error))
