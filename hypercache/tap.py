@@ -94,11 +94,13 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from hypercache.roles.node import NodeService
+    from hypercache.roles.process import make_time_steady
     from hypercache.tracing import mark_traced
 
     settings: Any = options.subOptions["settings"]
     # Before twistd adds the observer that writes.
     globalLogPublisher.addObserver(mark_traced)
+    make_time_steady(reactor)
     try:
         return NodeService(settings, reactor)
     except (ConfigurationError, PluginError) as error:

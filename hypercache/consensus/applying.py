@@ -73,11 +73,10 @@ class Applying:
         verdict, answer = self.sessions.judge(proposal)
         if verdict is Verdict.NEW:
             answer = self._machine.apply(index, client_id, proposal.data)
-            # A member that was removed by this very entry has no session any more.
-            if not client_id or self._machine.knows(client_id):
-                self.sessions.answered(proposal, answer)
-            else:
-                self.sessions.forget([client_id])
+            self.sessions.answered(proposal, answer)
+            forgotten = self._machine.take_forgotten()
+            if forgotten:
+                self.sessions.forget(forgotten)
         elif verdict is Verdict.STALE:
             return
         if client_id == self._node_id:

@@ -85,6 +85,9 @@ class StateMachine(Protocol):
     def knows(self, client_id: int) -> bool:
         """Whether proposals of a client are applied: it is a member."""
 
+    def take_forgotten(self) -> tuple[int, ...]:
+        """Return the clients whose answers must be forgotten behind the entry that was applied last: they have left."""
+
     def freeze(self) -> Iterable[bytes]:
         """Return the state as of now in pieces, to be read later and elsewhere: what is applied meanwhile does not change them."""
 

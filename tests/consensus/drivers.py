@@ -115,6 +115,7 @@ class Notes:
         self.prepared = 0
         self.configurations: list[tuple[int, ...]] = []
         self.strangers: set[int] = set()
+        self.forgotten: tuple[int, ...] = ()
 
     def prepare(self, data: bytes) -> bytes:
         self.prepared += 1
@@ -129,6 +130,10 @@ class Notes:
 
     def knows(self, client_id: int) -> bool:
         return client_id not in self.strangers
+
+    def take_forgotten(self) -> tuple[int, ...]:
+        forgotten, self.forgotten = self.forgotten, ()
+        return forgotten
 
     def freeze(self) -> Iterable[bytes]:
         return list(self.notes)

@@ -104,6 +104,20 @@ def test_what_a_removed_client_proposed_is_not_applied() -> None:
     assert not group[1].machine.notes
 
 
+def test_the_answers_of_who_has_left_are_forgotten_by_all() -> None:
+    group = Group(3)
+    group.elect(1)
+    group[2].driver.propose(b"a")
+    group.run(0.2)
+    assert [len(member.driver.applying.sessions) for member in group.members.values()] == [1, 1, 1]
+    for member in group.members.values():
+        member.machine.forgotten = (2,)
+    group[1].driver.propose(b"b")
+    group.run(0.2)
+    assert [len(member.driver.applying.sessions) for member in group.members.values()] == [1, 1, 1]
+    assert group[1].driver.applying.sessions.encode().count(b"2") == 1, "of node 1 alone, which was told 2"
+
+
 def test_without_a_leader_a_proposal_is_certainly_not_done() -> None:
     group = Group(3)
     answer = group[1].driver.propose(b"a")
