@@ -24,10 +24,11 @@ class Candidate:
         votes: who answered what.
     """
 
-    __slots__ = ("_raft", "_transfer", "pre", "votes")
+    __slots__ = ("_raft", "_since", "_transfer", "pre", "votes")
 
     def __init__(self, raft: Raft, *, pre: bool, transfer: bool = False) -> None:
         self._raft = raft
+        self._since = raft.outbox.last_exchange
         self._transfer = transfer
         self.pre = pre
         self.votes: dict[int, bool] = {}
@@ -52,8 +53,13 @@ class Candidate:
         if not self.pre and raft.node_id not in self.votes and raft.durable_vote == (raft.term, raft.node_id):
             self.count(raft.node_id, True)
 
+    def answered(self, node: int, granted: bool, exchange: int) -> None:
+        """Take an answer, unless it is a late one to an earlier campaign."""
+        if not exchange or exchange > self._since:
+            self.count(node, granted)
+
     def count(self, node: int, granted: bool) -> None:
-        """Note an answer; a node's first one counts."""
+        """Note what a node says; its first answer counts."""
         self.votes.setdefault(node, granted)
         raft = self._raft
         configuration = raft.log.configuration

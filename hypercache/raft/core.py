@@ -102,7 +102,7 @@ class Raft:
         self.options = options
         self.snapshots = snapshots or NoSnapshots()
         self.log = RaftLog(snapshot or SnapshotMeta(), entries)
-        self.log.commit_to(min(state.commit, self.log.last_index))
+        self.log.commit_to(min(max(state.commit, applied), self.log.last_index))
         self.log.applied = max(self.log.applied, applied)
         self.term = state.term
         self.vote = state.vote
@@ -149,8 +149,8 @@ class Raft:
 
     @property
     def promotable(self) -> bool:
-        """Whether this node votes, and so may campaign."""
-        return self.log.configuration.votes(self.node_id)
+        """Whether this node may campaign: it votes, or is not surely removed yet (dissertation, section 4.2.2)."""
+        return self.log.may_campaign(self.node_id)
 
     @property
     def hears_leader(self) -> bool:
@@ -197,12 +197,14 @@ class Raft:
         """Try to become the leader.
 
         Raises:
-            RaftError: this node does not vote.
+            RaftError: this node does not vote, or has just heard a leader that may rest on a lease.
         """
         if isinstance(self.role, Leader):
             return
         if not self.promotable:
             raise RaftError("a node that does not vote cannot lead")
+        if self.options.lease_ticks and self.hears_leader and self.log.configuration.members() != (self.node_id,):
+            raise RaftError("the lease of a leader that was just heard may still run")
         self._changed = True
         if not self.options.pre_vote:
             self.elect()
@@ -272,7 +274,7 @@ class Raft:
         A read forwarded to the leader may be lost with the message: the caller asks again, under another context.
 
         Args:
-            context: names the read; never given twice.
+            context: names the read; never given twice, not by an earlier start of this node either.
 
         Raises:
             NotLeaderError: no leader is known.
@@ -303,12 +305,29 @@ class Raft:
 
         Args:
             index: the snapshot's last entry.
-            keep: how many entries before it stay, for followers that lack little.
+            keep: how many entries before it stay at least, for followers that lack little. A leader keeps those behind a snapshot
+                that is on its way too, as long as they are no more than ``catch_up_max_bytes``.
 
         Raises:
             RaftError: the entry is not applied yet.
         """
-        self.log.compact(index, keep)
+        log = self.log
+        log.check_applied(index)
+        if isinstance(self.role, Leader) and index > log.snapshot.index:
+            needed = self.role.replication.needed(index)
+            if log.bytes_between(needed, index) <= self.options.catch_up_max_bytes:
+                keep = max(keep, index - needed)
+        log.compact(index, keep)
+
+    def lost(self, node_id: int) -> None:
+        """Note that the link to a peer dropped, or is there again: what was sent to it and not answered is lost.
+
+        A leader then begins anew with that peer at once, where it would else find out by the next heartbeats. Forwarded proposals
+        and reads are the caller's to repeat.
+        """
+        if isinstance(self.role, Leader):
+            self._changed = True
+            self.role.replication.lost(node_id)
 
     @property
     def has_ready(self) -> bool:
@@ -323,8 +342,10 @@ class Raft:
         handed = self._handed_state
         hard_state = None
         voted = handed.term != self.term or handed.vote != self.vote
-        if voted or handed.commit != log.committed:
-            hard_state = self._handed_state = HardState(self.term, self.vote, log.committed)
+        # What is not durable is no part of the hint: of a torn write it could survive alone, over entries that were to be replaced.
+        commit = min(log.committed, log.durable)
+        if voted or commit > handed.commit:
+            hard_state = self._handed_state = HardState(self.term, self.vote, max(commit, handed.commit))
         number = 0
         first = 0
         entries: tuple[LogEntry, ...] = ()
@@ -429,8 +450,8 @@ class Raft:
 
     def _heard(self, sender: int, term: int) -> None:
         """Follow the leader of a term that is not behind this node's."""
-        if isinstance(self.role, Leader) and term == self.term:
-            raise ConsistencyError(f"node {sender} leads term {term}, which this node leads")
+        if term == self.term and self.leader not in (0, sender):
+            raise ConsistencyError(f"nodes {self.leader} and {sender} both lead term {term}")
         if term > self.term or self.leader != sender or not isinstance(self.role, Follower):
             self.become_follower(term, sender)
         self._elapsed = self._contact = 0
@@ -442,11 +463,16 @@ class Raft:
         self._heard(sender, message.term)
         assert isinstance(self.role, Follower)
         answer = self.role.append(message)
-        # What the disk holds already need not wait for what it is about to hold: heartbeats are answered while it is slow.
-        if self.durable_vote[0] == self.term and (not answer.success or answer.conflict_index <= self.log.durable):
-            self.outbox.reply(sender, answer, exchange)
-        else:
-            self.outbox.promise(sender, answer, exchange)
+        log = self.log
+        if self.durable_vote[0] == self.term:
+            if not answer.success or answer.conflict_index <= log.durable:
+                self.outbox.reply(sender, answer, exchange)
+                return
+            if not message.entries and log.durable and log.durable >= log.first_index - 1:
+                # A slow disk must not look like a dead node, nor hold up reads: what it has of the log is said at once.
+                self.outbox.reply(sender, AppendResponse(self.term, True, log.durable, log.term_of(log.durable)), exchange)
+                return
+        self.outbox.promise(sender, answer, exchange)
 
     def _on_append_response(self, sender: int, message: AppendResponse, exchange: int) -> None:
         if message.term > self.term:

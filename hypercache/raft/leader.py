@@ -49,8 +49,8 @@ class Leader:
     def start(self) -> None:
         """Take office: an entry of the new term, without which nothing commits (dissertation, section 6.4)."""
         log = self._raft.log
-        self.replication.follow(log.configuration, log.last_index + 1)
-        log.add(LogEntry(self._raft.term, EntryType.NO_OP, b""))
+        self.replication.follow(log.configuration.members(), log.last_index + 1)
+        self.replication.await_commit(log.add(LogEntry(self._raft.term, EntryType.NO_OP, b"")))
 
     @property
     def progress(self) -> dict[int, Progress]:
@@ -100,7 +100,11 @@ class Leader:
         uncommitted = log.bytes_between(log.committed, log.last_index)
         if uncommitted and uncommitted + len(data) + ENTRY_OVERHEAD_BYTES > raft.options.uncommitted_max_bytes:
             raise BusyError("too much is not yet committed")
-        return log.add(LogEntry(raft.term, _DATA, _PROPOSAL.pack(client_id, sequence, lowest_unanswered) + data))
+        index = log.add(LogEntry(raft.term, _DATA, _PROPOSAL.pack(client_id, sequence, lowest_unanswered) + data))
+        proposer = self.progress.get(client_id)
+        if proposer is not None:
+            proposer.awaited = index
+        return index
 
     def propose_configuration(self, voters: Iterable[int], learners: Iterable[int], *, auto_leave: bool) -> int:
         """Append the beginning of a change of members; return its index.
@@ -133,8 +137,11 @@ class Leader:
 
     def _append_configuration(self, configuration: Configuration) -> int:
         log = self._raft.log
+        before = log.configuration.members()
         log.append([LogEntry(self._raft.term, EntryType.CONFIGURATION, configuration.encode())])
-        self.replication.follow(configuration, log.last_index)
+        # Who goes is sent the log until its going is committed, so that it hears of it, and does not campaign.
+        self.replication.follow({*before, *configuration.members()}, log.last_index)
+        self.replication.await_commit(log.last_index)
         return log.last_index
 
     # Commit
@@ -165,13 +172,22 @@ class Leader:
         if configuration.joint:
             if configuration.auto_leave:
                 self._append_configuration(configuration.leave())
-        elif raft.node_id not in configuration.voters:
+            return
+        if len(self.progress) >= len(configuration.members()):
+            self._dismiss(configuration)
+        if raft.node_id not in configuration.voters:
             # A leader manages the change that removes it, and goes once it is committed (dissertation, section 4.2.2).
             self.replication.heartbeat()
             self.flush()
             heir = max(configuration.voters, key=lambda node: self.progress[node].match)
             raft.outbox.tell(heir, TimeoutNow(raft.term, raft.node_id))
             raft.become_follower(raft.term, 0)
+
+    def _dismiss(self, configuration: Configuration) -> None:
+        """Let those who are no members any more know that this is committed, and forget them."""
+        if self.progress.keys() - set(configuration.members()):
+            self.flush()
+            self.replication.follow(configuration.members(), self._raft.log.last_index)
 
     # Answers
 

@@ -106,6 +106,18 @@ class RaftLog:
         """Return the configuration as of an index, which is not compacted yet."""
         return next(configuration for at, configuration in reversed(self._configurations) if at <= index)
 
+    def may_campaign(self, node: int) -> bool:
+        """Whether a node votes in the last committed configuration or a later one.
+
+        A node that is no part of the latest may be the only one that has it, and is then needed until it is committed.
+        """
+        for at, configuration in reversed(self._configurations):
+            if configuration.votes(node):
+                return True
+            if at <= self.committed:
+                break
+        return False
+
     def term_of(self, index: int) -> int:
         """Return the term of an entry; `UNKNOWN_TERM` where it is compacted or beyond the end."""
         at = index - self._offset
@@ -226,14 +238,22 @@ class RaftLog:
         self.applied = last
         return first, tuple(self._entries[first - self._offset - 1 : last - self._offset])
 
+    def check_applied(self, index: int) -> None:
+        """Make sure that the state machine holds an entry.
+
+        Raises:
+            RaftError: it does not.
+        """
+        if index > self.applied:
+            raise RaftError(f"entry {index} is not applied yet (up to {self.applied}), and cannot be compacted")
+
     def compact(self, index: int, keep: int = 0) -> None:
         """Note that a snapshot of ``index`` exists, and drop the entries up to ``keep`` before it.
 
         Raises:
             RaftError: the entry is not applied yet.
         """
-        if index > self.applied:
-            raise RaftError(f"entry {index} is not applied yet (up to {self.applied}), and cannot be compacted")
+        self.check_applied(index)
         if index <= self.snapshot.index:
             return
         configuration = self.configuration_at(index)

@@ -88,6 +88,9 @@ class ReadQueue:
 def serve_read(raft: Raft, read: Read, index: int) -> None:
     """Let a read be served once ``index`` is applied."""
     if read.reader:
+        reader = raft.progress.get(read.reader)
+        if reader is not None:
+            reader.awaited = max(reader.awaited, index)
         raft.outbox.reply(read.reader, ReadIndexResponse(Status.SUCCESS, 0, read.context, index), read.exchange)
     else:
         raft.reads.append(ReadState(read.context, index))

@@ -10,7 +10,8 @@ from hypercache.raft.snapshot import HAVE_ALL
 from hypercache.wire.messages import AppendEntries, InstallSnapshot
 
 if TYPE_CHECKING:
-    from hypercache.raft.configuration import Configuration
+    from collections.abc import Iterable
+
     from hypercache.raft.core import Raft
     from hypercache.wire.messages import AppendResponse, SnapshotResponse
 
@@ -37,20 +38,29 @@ class Replication:
         self.progress: dict[int, Progress] = {}
         self.tick = 0
 
-    def follow(self, configuration: Configuration, next_index: int) -> None:
-        """Send the log to the members of a configuration and to nobody else."""
+    def follow(self, members: Iterable[int], next_index: int) -> None:
+        """Send the log to these nodes and to nobody else."""
         raft = self._raft
         progress = self.progress
+        since = raft.outbox.last_exchange
         self.progress = {
-            node: progress[node] if node in progress else Progress(next_index)
-            for node in configuration.members()
+            node: progress[node] if node in progress else Progress(next_index, since)
+            for node in sorted(members)
             if node != raft.node_id
         }
 
     def heartbeat(self) -> None:
-        """Let every follower hear something in this turn; what was sent and not answered counts as lost."""
+        """Let every follower hear something in this turn.
+
+        Its answer tells what was lost: it refuses what does not follow the log that it has, or says that all before has arrived.
+        """
         for progress in self.progress.values():
             progress.due = True
+
+    def await_commit(self, index: int) -> None:
+        """Have every follower hear at once when an entry is committed."""
+        for progress in self.progress.values():
+            progress.awaited = index
 
     def flush(self) -> None:
         """Send each follower what it lacks."""
@@ -69,30 +79,32 @@ class Replication:
         last = log.last_index
         quiet = True
         while progress.next <= last and progress.window_open(options.inflight_max_count, options.inflight_max_bytes):
-            if not self._append(node, progress, log.last_within(progress.next, options.append_max_bytes)):
+            if not self._append(node, progress, options.append_max_bytes):
                 return
             quiet = False
-        if quiet and (progress.due or progress.commit_sent < min(log.committed, progress.next - 1)):
-            self._append(node, progress, progress.next - 1)
+        if quiet:
+            news = min(log.committed, progress.next - 1)
+            if not options.prompt_commits:
+                news = min(news, progress.awaited)
+            if progress.due or progress.commit_sent < news:
+                self._append(node, progress, 0)
 
     def _probe(self, node: int, progress: Progress) -> None:
-        log = self._raft.log
-        last = progress.next - 1
-        if last < log.last_index:
-            last = log.last_within(progress.next, self._raft.options.append_max_bytes) if last >= log.first_index - 1 else last
-        self._append(node, progress, last)
-        progress.paused = True
+        # Entries go once: while their answer is awaited, a heartbeat that asks the same is enough, and costs a dead peer nothing.
+        if self._append(node, progress, 0 if progress.paused else self._raft.options.append_max_bytes):
+            progress.paused = True
 
-    def _append(self, node: int, progress: Progress, last: int) -> bool:
-        """Send the entries from the follower's next index up to ``last``; return whether they are still there."""
+    def _append(self, node: int, progress: Progress, max_bytes: int) -> bool:
+        """Send entries from the follower's next index on, or with ``max_bytes`` 0 none; return whether the log is still there."""
         raft = self._raft
         log = raft.log
         prev = progress.next - 1
         prev_term = log.term_of(prev)
         if prev_term == UNKNOWN_TERM:
-            progress.send_snapshot(log.snapshot.index)
+            progress.send_snapshot(log.snapshot)
             self._send_chunk(node, progress)
             return False
+        last = log.last_within(prev + 1, max_bytes) if max_bytes and prev < log.last_index else prev
         entries = tuple(log.entries(prev + 1, last)) if last > prev else ()
         size = log.bytes_between(prev, last) if entries else 0
         exchange = raft.outbox.request(node, AppendEntries(raft.term, raft.node_id, prev, prev_term, log.committed, entries))
@@ -105,22 +117,23 @@ class Replication:
 
     def _send_chunk(self, node: int, progress: Progress) -> None:
         raft = self._raft
-        if progress.paused and self.tick - progress.chunk_tick < raft.options.election_ticks:
-            if progress.due:
+        if progress.paused:
+            waits = progress.chunk_exchange and self.tick - progress.chunk_tick < raft.options.election_ticks
+            if waits and progress.due:
                 self._show_life(node, progress)
-            return
-        snapshot = raft.log.snapshot
-        if progress.snapshot_index != snapshot.index:
-            # A newer one took its place.
-            progress.send_snapshot(snapshot.index)
-        chunk = raft.snapshots.read(snapshot.index, progress.offset, raft.options.chunk_bytes)
-        if chunk is None and progress.offset:
-            progress.send_snapshot(snapshot.index)
-            chunk = raft.snapshots.read(snapshot.index, 0, raft.options.chunk_bytes)
+            if waits or not progress.due:
+                return
+        chunk = raft.snapshots.read(progress.snapshot.index, progress.offset, raft.options.chunk_bytes)
+        if chunk is None and (progress.offset or progress.snapshot.index != raft.log.snapshot.index):
+            # It is gone: the newest took its place. As long as it can be read it goes on, or one that is made often never arrives.
+            progress.send_snapshot(raft.log.snapshot)
+            chunk = raft.snapshots.read(progress.snapshot.index, 0, raft.options.chunk_bytes)
         if chunk is None:
-            if progress.due:
-                self._show_life(node, progress)
+            # There is none yet: the next heartbeat looks again.
+            progress.paused = True
+            self._show_life(node, progress)
             return
+        snapshot = progress.snapshot
         progress.due = False
         data, last = chunk
         message = InstallSnapshot(raft.term, raft.node_id, snapshot.index, snapshot.term, progress.offset, last, data)
@@ -137,14 +150,36 @@ class Replication:
         progress.sent(Request(exchange, 0, 0, 0, self.tick))
         progress.due = False
 
+    def lost(self, node: int) -> None:
+        """Note that the link to a follower dropped, with all that was on its way."""
+        progress = self.progress.get(node)
+        if progress is not None:
+            progress.lost()
+
+    def needed(self, index: int) -> int:
+        """Return up to where the log may be dropped although a snapshot of ``index`` exists.
+
+        Who is being sent an older snapshot needs what follows it, or it would have to be sent the next one, and so on for ever.
+        """
+        since = self.tick - self._raft.options.election_ticks
+        for progress in self.progress.values():
+            if progress.snapshot.index and progress.acked_tick > since:
+                index = min(index, max(progress.match, progress.snapshot.index))
+        return index
+
     def append_response(self, progress: Progress, message: AppendResponse, exchange: int) -> bool:
         """Take an answer; return whether the follower is now known to hold more."""
-        request = progress.answered(exchange)
-        if request is not None:
-            exchange = request.exchange
-            progress.acked_tick = max(progress.acked_tick, request.tick)
         progress.active = True
-        progress.acked_exchange = max(progress.acked_exchange, exchange)
+        # An answer to what was sent in an earlier life of this node, or to the follower as it was before it was removed, is none.
+        if exchange and not progress.since < exchange <= self._raft.outbox.last_exchange:
+            return False
+        request = progress.answered(exchange)
+        # A refusal without a place is that of a request of an older term: it does not show that this term's leader was heard.
+        if message.success or message.conflict_index:
+            if request is not None:
+                exchange = request.exchange
+                progress.acked_tick = max(progress.acked_tick, request.tick)
+            progress.acked_exchange = max(progress.acked_exchange, exchange)
         if not message.success:
             if request is not None and progress.state is not _SNAPSHOT:
                 self._back_off(progress, message, request)
@@ -177,14 +212,19 @@ class Replication:
     def snapshot_response(self, progress: Progress, message: SnapshotResponse, exchange: int) -> bool:
         """Take an answer to a chunk; return whether the follower is now known to hold more."""
         progress.active = True
-        progress.acked_exchange = max(progress.acked_exchange, exchange)
-        if progress.state is not _SNAPSHOT or exchange not in (0, progress.chunk_exchange):
+        chunk = progress.chunk_exchange
+        if progress.state is not _SNAPSHOT or not chunk or exchange not in (0, chunk):
             return False
         offset = message.next_offset
-        progress.paused = False
+        if message.success or offset:
+            progress.acked_exchange = max(progress.acked_exchange, chunk)
         if offset == HAVE_ALL or (message.success and progress.chunk_last and offset >= progress.chunk_end):
-            news = progress.matched(progress.snapshot_index)
-            progress.probe(progress.snapshot_index + 1)
+            news = progress.matched(progress.snapshot.index)
+            progress.probe(progress.snapshot.index + 1)
             return news
-        progress.offset = offset
+        # A follower that wants just what it refused finds it damaged: it is sent again, but not at once.
+        if offset != progress.offset:
+            progress.paused = False
+            progress.chunk_exchange = 0
+            progress.offset = offset
         return False

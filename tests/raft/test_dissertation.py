@@ -218,6 +218,28 @@ def test_4_2_2_a_leader_that_is_removed_goes_once_the_change_is_committed() -> N
     assert next_leader.configuration == Configuration((2, 3)), "the leader that goes lets the most level voter campaign at once"
 
 
+def test_4_2_2_who_is_no_part_of_its_own_latest_configuration_still_campaigns() -> None:
+    """Section 4.2.2: "... as it might still be needed until the C_new entry is committed (as in Figure 4.6)"."""
+    group = Group.of(3)
+    leader = group.elect(1)
+    leader.raft.propose_configuration([3], auto_leave=False)
+    group.settle()
+    leader.raft.leave_joint()
+    leader.raft.ready()
+    group.raft(2).step(1, AppendEntries(1, 1, 2, 1, 2, tuple(leader.raft.log.entries(3, 3))))
+    group.cut(1)
+    group.raft(3).campaign()
+    group.settle()
+    assert group.raft(3).state is not State.LEADER, "the log of 2 is longer"
+    assert not group.raft(2).configuration.votes(2)
+    group.raft(2).campaign()
+    group.settle()
+    assert group.raft(3).configuration == Configuration((3,))
+    assert group.raft(3).state is State.LEADER, "2 goes once it has committed the change that removes it"
+    with pytest.raises(RaftError):
+        group.raft(2).campaign()
+
+
 def test_4_2_2_a_leader_that_leaves_does_not_count_itself() -> None:
     """Section 4.2.2: "it does not count itself in majorities"."""
     group = Group.of(3)
@@ -290,9 +312,8 @@ def test_4_3_the_leader_leaves_the_joint_configuration_by_itself_or_on_demand() 
 
 
 def test_4_3_a_new_leader_ends_the_joint_configuration_of_the_old_one() -> None:
-    group = Group.of(3)
+    group = Group.of(3, learners=[4])
     leader = group.elect(1)
-    grown(group, 4)
     leader.raft.propose_configuration([1, 2, 3, 4])
     leader.raft.ready()
     group.raft(2).step(1, AppendEntries(1, 1, 1, 1, 1, tuple(leader.raft.log.entries(2, 2))))
