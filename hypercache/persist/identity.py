@@ -84,13 +84,28 @@ class Identity:
             self._lock.close()
             raise
 
-    def adopt_cluster(self, cluster_id: int) -> None:
+    def adopt_cluster(self, cluster_id: int, *, joined: bool = False) -> None:
         """Belong to a cluster from now on, durably.
+
+        Args:
+            cluster_id: which.
+            joined: whether others let this node in: it never founds that cluster again.
 
         Raises:
             ConfigurationError: it cannot be written.
         """
         self.cluster_id = cluster_id
+        self.clustered = self.clustered or joined
+        self._write()
+
+    def leave_cluster(self) -> None:
+        """Belong to no cluster from now on, durably, but expect to be let into the same one again.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        self.expected_cluster = self.cluster_id
+        self.cluster_id = 0
         self._write()
 
     def note_members(self) -> None:

@@ -487,6 +487,18 @@ class LogState(Message, frozen=True, gc=False):
     commit: int
 
 
+class LogBatch(Message, frozen=True, gc=False):
+    """The end of what was appended to the Raft log at once; on disk alone.
+
+    Attributes:
+        begin: where that begins in the file, in bytes.
+    """
+
+    TYPE: ClassVar[int] = 0x63
+    PARTS: ClassVar[tuple[Part, ...]] = (u64("begin"),)
+    begin: int
+
+
 class RingNode(Message, frozen=True, gc=False):
     """One node of the hash ring; host is host:port, or [v6]:port."""
 
@@ -574,6 +586,7 @@ SCHEMA: Final = Schema(
         Suspicion,
         LogSegment,
         LogState,
+        LogBatch,
         GenericError,
     ]
 )
