@@ -19,6 +19,7 @@ _PATHS: Final = {
     "/health": "200 while the node serves, 503 while it shuts down",
     "/metrics": "the node's figures for Prometheus",
     "/stats": "the node's figures",
+    "/status": "the cluster as the node knows it; 503 while it knows none",
 }
 
 
@@ -28,13 +29,20 @@ class AdminResource:
     Args:
         stats: returns the node's figures, as data for JSON.
         exposition: tells them to Prometheus.
+        status: returns the cluster as the node knows it (`hypercache.control.report`), as data for JSON; None while it knows none.
     """
 
     app = Klein()
 
-    def __init__(self, stats: Callable[[], dict[str, Any]], exposition: Exposition) -> None:
+    def __init__(
+        self,
+        stats: Callable[[], dict[str, Any]],
+        exposition: Exposition,
+        status: Callable[[], dict[str, Any] | None] | None = None,
+    ) -> None:
         self._stats = stats
         self._exposition = exposition
+        self._status = status
         self.draining = False
 
     @app.route("/", methods=["GET"])
@@ -52,6 +60,15 @@ class AdminResource:
     def stats(self, request: IRequest) -> bytes:
         """Answer the node's figures."""
         return _json(request, self._stats())
+
+    @app.route("/status", methods=["GET"])
+    def status(self, request: IRequest) -> bytes:
+        """Answer the cluster as the node knows it."""
+        report = self._status() if self._status is not None else None
+        if report is None:
+            request.setResponseCode(503)
+            report = {"error": "this node belongs to no cluster yet"}
+        return _json(request, report)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: IRequest) -> bytes:

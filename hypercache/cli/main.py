@@ -10,6 +10,7 @@ from hypercache.cli.frames import encode, inspect, schema
 from hypercache.cli.keys import keygen
 from hypercache.cli.plugins import plugins_command
 from hypercache.cli.settings import config
+from hypercache.cli.status import status
 
 
 @click.group()
@@ -25,3 +26,4 @@ main.add_command(config)
 main.add_command(keygen)
 main.add_command(plugins_command)
 main.add_command(certs)
+main.add_command(status)

@@ -25,7 +25,8 @@ class Admin:
 
     def __init__(self) -> None:
         self.metrics = MessageMetrics(SCHEMA)
-        self.resource = AdminResource(self._stats, Exposition(self.metrics, lambda: FIGURES))
+        self.report: dict[str, Any] | None = None
+        self.resource = AdminResource(self._stats, Exposition(self.metrics, lambda: FIGURES), lambda: self.report)
         site: Any = admin_site(self.resource)
         self.port: Any = reactor.listenTCP(0, site, interface="127.0.0.1")
 
@@ -78,9 +79,17 @@ async def test_openmetrics_is_served_to_a_client_that_asks(admin: Admin) -> None
 async def test_the_other_pages_are_json(admin: Admin) -> None:
     status, content_type, body = await admin.get("/")
     assert (status, content_type) == (200, "application/json")
-    assert set(json.loads(body)) == {"/health", "/metrics", "/stats"}
+    assert set(json.loads(body)) == {"/health", "/metrics", "/stats", "/status"}
     assert json.loads((await admin.get("/stats"))[2]) == FIGURES | {"messages": {}}
     assert json.loads((await admin.get("/health"))[2]) == {"status": "serving"}
     admin.resource.draining = True
     assert (await admin.get("/health"))[0] == 503
     assert (await admin.get("/elsewhere"))[0] == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_cluster_is_told_once_the_node_knows_one(admin: Admin) -> None:
+    status, _, body = await admin.get("/status")
+    assert (status, json.loads(body)) == (503, {"error": "this node belongs to no cluster yet"})
+    admin.report = {"cluster_id": 7}
+    assert (await admin.get("/status"))[::2] == (200, b'{\n  "cluster_id": 7\n}\n')
