@@ -9,7 +9,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from hypercache.config import Settings, load_settings
-from hypercache.errors import ConfigurationError, PluginError
+from hypercache.errors import ConfigurationError, PluginError, StorageError
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
@@ -103,5 +103,5 @@ def makeService(options: Options) -> IService:
     make_time_steady(reactor)
     try:
         return NodeService(settings, reactor)
-    except (ConfigurationError, PluginError) as error:
+    except (ConfigurationError, PluginError, StorageError) as error:
         raise SystemExit(f"hypercache: {error}") from None

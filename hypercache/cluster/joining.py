@@ -11,7 +11,7 @@ from hypercache.cluster.dialer import Reach
 from hypercache.errors import LinkLostError
 from hypercache.limits import JOIN_TIMEOUT_SECONDS
 from hypercache.net.addresses import format_address, parse_address
-from hypercache.wire import NodeType, Status
+from hypercache.wire import ErrorCode, NodeType, Status
 from hypercache.wire.messages import NodeJoinRequest, NodeJoinResponse
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Joining:
         self._dialer = dialer
         self._reaches: dict[str, Reach] = {}
         self._stopped = False
+        # Over which a node without a cluster asks to be let in.
+        self._asked: PeerLink | None = None
         self._tending = LoopingCall(self._tend)
         self._tending.clock = clock
 
@@ -118,10 +120,14 @@ class Joining:
         if self._stopped:
             raise LinkLostError("this node shuts down")
         membership = self._membership
-        answer = await link.request(membership.join_request(), timeout=JOIN_TIMEOUT_SECONDS)
-        if answer.status != Status.SUCCESS:
-            raise LinkLostError(_refusal(answer))
         identity = membership.identity
+        answer = await self._ask(link)
+        if answer.status != Status.SUCCESS:
+            greeted = link.greeting.cluster_id if link.greeting is not None else 0
+            expelled = answer.error_code == ErrorCode.NOT_AUTHORIZED and 0 != greeted == identity.cluster_id
+            if expelled and membership.agreement is not None:
+                membership.agreement.expelled()
+            raise LinkLostError(_refusal(answer))
         greeted = link.greeting.cluster_id if link.greeting is not None else 0
         if greeted and answer.cluster_id != greeted:
             raise LinkLostError(f"it says Hello for cluster {greeted}, and lets this node join {answer.cluster_id}")
@@ -129,7 +135,7 @@ class Joining:
         if own and answer.cluster_id and answer.cluster_id != own:
             raise LinkLostError(f"it belongs to cluster {answer.cluster_id}, this node to {own}")
         if not identity.cluster_id:
-            identity.adopt_cluster(answer.cluster_id)
+            membership.adopt_cluster(answer.cluster_id, extended=link.extended)
             _log.info("joined cluster {id} at {address}", id=answer.cluster_id, address=reach.address)
         if not link.extended:
             # A base peer has no Hello to say who it is: its address stands for it.
@@ -138,6 +144,29 @@ class Joining:
         membership.admit(link, reach.address, NodeType.CACHE)
         if not link.member:
             raise LinkLostError(link.ending)
+
+    async def _ask(self, link: PeerLink) -> NodeJoinResponse:
+        """Ask the peer of a link to be a member.
+
+        A node whose Hello names no cluster holds nothing of one (consistency.md, rule 14). So it asks one member at a time, and as
+        soon as it belongs to the cluster it says so, over new links.
+
+        Raises:
+            HyperCacheError: there is no answer, or the question must wait.
+        """
+        membership = self._membership
+        if membership.identity.cluster_id and link.said is not None and not link.said.cluster_id:
+            raise LinkLostError("this node joined the cluster since it said Hello")
+        if not membership.identity.cluster_id:
+            if self._asked is not None:
+                raise LinkLostError("another member is asked already")
+            self._asked = link
+        try:
+            answer: NodeJoinResponse = await link.request(membership.join_request(), timeout=JOIN_TIMEOUT_SECONDS)
+        finally:
+            if self._asked is link:
+                self._asked = None
+        return answer
 
 
 def _refusal(answer: NodeJoinResponse) -> str:

@@ -6,7 +6,7 @@ links between the same nodes settle to one: the higher boot number stays, then t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import xxhash
@@ -32,9 +32,10 @@ from hypercache.wire.messages import (
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from hypercache.cluster.dialer import Dialer
+    from hypercache.control.state import Member as AgreedMember
     from hypercache.net.peer import PeerLink
     from hypercache.persist.identity import Identity
 
@@ -78,8 +79,27 @@ def node_hash(node_id: int) -> int:
     return xxhash.xxh64_intdigest(node_id.to_bytes(8, "big"))
 
 
+class Agreement(Protocol):
+    """What all members agree on; `hypercache.cluster.control_plane.ControlPlane` has it."""
+
+    def knows(self, link: PeerLink, node_id: int) -> bool:
+        """Whether the node behind a link, which asks to be a member, is one and holds what it held."""
+
+    def admit(self, link: PeerLink, request: NodeJoinRequest, address: str) -> Deferred[NodeJoinResponse]:
+        """Have a node become a member; fires with what it is answered, and never fails."""
+
+    def has_left(self, node_id: int) -> bool:
+        """Whether a node was a member, and is none any more."""
+
+    def expelled(self) -> None:
+        """Take note that this node is no member any more, as a member says."""
+
+
 class Membership:
     """The members of this node's cluster.
+
+    Where there is an agreement, it says who is a member, and a node that asks to be one waits for it. Base peers alone make no
+    cluster that agrees on anything: a node that joined one learns of the others by HashRingUpdate.
 
     Args:
         identity: who this node is.
@@ -94,7 +114,9 @@ class Membership:
         max_nodes: how many members there may be, this one included.
 
     Attributes:
-        version: grows with each change of the members.
+        version: grows with each change of the members; all have the same where they agree on it.
+        agreement: what the members agree on; None while this node has no part in that.
+        adopted: called when this node has joined a cluster that agrees.
         link_up, link_down: called with the link of a member.
         link_moved: called with a link and the one that takes its place.
         expects_members: called at the start where members may hold what this node does not know of.
@@ -124,6 +146,8 @@ class Membership:
         self.link_down: Callable[[PeerLink], None] = _nobody
         self.link_moved: Callable[[PeerLink, PeerLink], None] = _nobody
         self.expects_members: Callable[[], None] = _nothing
+        self.adopted: Callable[[], None] = _nothing
+        self.agreement: Agreement | None = None
         self._members: dict[int, Member] = {}
         self._stopped = False
         self._joining = Joining(self, join, dialer=dialer, clock=clock)
@@ -242,7 +266,7 @@ class Membership:
             return None
         return _DUPLICATE
 
-    def join_requested(self, link: PeerLink, request: NodeJoinRequest) -> NodeJoinResponse:
+    def join_requested(self, link: PeerLink, request: NodeJoinRequest) -> NodeJoinResponse | Deferred[NodeJoinResponse]:
         """Take a node's wish to be a member; the members hear of it where that is granted."""
         node_id = request.node_id
         known = self._members.get(node_id)
@@ -258,16 +282,80 @@ class Membership:
                 return NodeJoinResponse(Status.ERROR, ErrorCode.NOT_AUTHORIZED, 0)
         if known is None and len(self._members) + 1 >= self._max_nodes:
             return NodeJoinResponse(Status.ERROR, ErrorCode.CLUSTER_FULL, 0)
-        link.node_id = node_id
         host = _host_of(link) if request.host in _UNSPECIFIED else request.host
         address = _dialable(format_address(host, request.port)) if request.port else ""
-        # After the answer, so that the joiner knows it is a member before it hears more.
-        self._clock.callLater(0, self.admit, link, address, request.node_type)
-        return NodeJoinResponse(Status.SUCCESS, 0, self.identity.cluster_id)
+        success = NodeJoinResponse(Status.SUCCESS, 0, self.identity.cluster_id)
+        if self.agreement is None or self.agreement.knows(link, node_id):
+            return self._welcome(success, link, request, address)
+        return self.agreement.admit(link, request, address).addCallback(self._welcome, link, request, address)
+
+    def _welcome(self, answer: NodeJoinResponse, link: PeerLink, request: NodeJoinRequest, address: str) -> NodeJoinResponse:
+        """Take the peer of a link for a member once it has its answer, so that it knows that before it hears more."""
+        if answer.status == Status.SUCCESS:
+            link.node_id = request.node_id
+            self._clock.callLater(0, self.admit, link, address, request.node_type)
+        return answer
+
+    def adopt_cluster(self, cluster_id: int, *, extended: bool) -> None:
+        """Belong to a cluster from now on.
+
+        Args:
+            cluster_id: which.
+            extended: whether its members agree on what there is: base peers do not.
+
+        Raises:
+            ConfigurationError: it cannot be written down.
+        """
+        self.identity.adopt_cluster(cluster_id, joined=True)
+        if extended:
+            self.adopted()
+
+    def agreed(self, members: Mapping[int, AgreedMember], removed: Iterable[int], version: int) -> None:
+        """Take what the members agree on.
+
+        Args:
+            members: all of them, this node too.
+            removed: who was a member and is none any more.
+            version: of the ring.
+        """
+        for node_id in removed:
+            self._remove(node_id)
+        for node_id, each in members.items():
+            if node_id == self.identity.node_id:
+                continue
+            known = self._members.get(node_id)
+            address = _dialable(each.address)
+            if known is None:
+                self._members[node_id] = Member(node_id, address, each.node_type, None, each.extended)
+            elif known.link is None and address:
+                # Of a node that is linked its Hello knows better.
+                known.address = address
+            if self._members[node_id].extended is False:
+                self._members[node_id].extended = each.extended
+        if version > self.version:
+            self.version = version
+            if members.keys() - {self.identity.node_id}:
+                self._remember_members()
+            update = self.ring()
+            for link in self.links():
+                link.send(update)
+
+    def _remove(self, node_id: int) -> None:
+        """Have no more to do with a node that is no member any more."""
+        member = self._members.pop(node_id, None)
+        if member is not None and member.link is not None:
+            link = member.link
+            member.link = None
+            self.link_down(link)
+            link.member = False
+            link.retire("this node is no member of the cluster any more")
 
     def ring_updated(self, link: PeerLink, update: HashRingUpdate) -> None:
         """Learn members from a member; of a node that is linked, this one knows better."""
         if not link.member:
+            return
+        if self.agreement is not None and update.version <= self.version:
+            # It is what is agreed on here already, or was.
             return
         for node in update.nodes:
             known = self._members.get(node.node_id)
@@ -275,10 +363,10 @@ class Membership:
             if known is None:
                 if node.node_id not in (0, self.identity.node_id) and len(self._members) + 1 < self._max_nodes:
                     self._members[node.node_id] = Member(node.node_id, address, NodeType.CACHE)
-                    self.version += 1
+                    self._changed()
             elif known.link is None and address and known.address != address:
                 known.address = address
-                self.version += 1
+                self._changed()
 
     def admit(self, link: PeerLink, address: str, node_type: int) -> None:
         """Make the peer of a link a member.
@@ -290,16 +378,19 @@ class Membership:
         """
         if not link.connected_now:
             return
+        if self.agreement is not None and self.agreement.has_left(link.node_id):
+            link.lose("it is no member of the cluster any more")
+            return
         if link.greeting is not None and link.dialled:
             address = _dialable(link.greeting.cluster_address) or address
         version = self.version
         member = self._members.get(link.node_id)
         if member is None:
             member = self._members[link.node_id] = Member(link.node_id, address, node_type)
-            self.version += 1
+            self._changed()
         elif address and member.address != address:
             member.address = address
-            self.version += 1
+            self._changed()
         replaced = member.link
         if replaced is link:
             return
@@ -326,6 +417,10 @@ class Membership:
             self._joining.renew(link)
 
     # Inside
+
+    def _changed(self) -> None:
+        if self.agreement is None:
+            self.version += 1
 
     def _remember_members(self) -> None:
         if not self.identity.clustered:

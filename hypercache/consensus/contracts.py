@@ -69,6 +69,9 @@ class Transport(Protocol):
         `Consensus.step` was given with the request.
         """
 
+    def flush(self) -> None:
+        """See that what was sent is on its way: nothing more comes in this turn."""
+
 
 class StateMachine(Protocol):
     """What the log is applied to. All of it is deterministic, and runs on the loop."""

@@ -108,13 +108,14 @@ class Consensus:
         resend = raft.options.election_ticks
         patience = max(1, round(limits.patience / limits.tick))
         self._proposals = Proposals(raft, boot, machine.prepare, patience=patience, resend=resend)
-        self._reads = Reads(raft, patience=patience, resend=resend)
+        self._reads = Reads(raft, boot, patience=patience, resend=resend)
         self.applying = Applying(machine, raft.node_id, self._proposals.answered)
         self._snapshots = Snapshots(raft, self.applying, storage, journal, snapshot_journal, limits, self._fail)
         # The readies that the journal has, and those that wait until it is done with them.
         self._writing: list[Ready] = []
         self._waiting: list[Ready] = []
         self._disk = Disk.SOUND
+        self._turning = False
         self._turn_call: Any = None
         self._tick_call: Any = None
         self._retry_call: Any = None
@@ -203,6 +204,11 @@ class Consensus:
             return
         self.stir()
 
+    def lost(self, node_id: int) -> None:
+        """Take note that the link to a peer dropped, or that there is another one: what was on its way may be lost."""
+        self.raft.lost(node_id)
+        self.stir()
+
     def change_members(self, voters: Iterable[int], learners: Iterable[int]) -> None:
         """Begin to change who takes part; `StateMachine.membership_changed` tells when that is done.
 
@@ -249,10 +255,26 @@ class Consensus:
     def stir(self) -> None:
         """Have a turn soon, with all else that comes until then."""
         if self._turn_call is None and not self.stopped:
-            self._turn_call = self._clock.callLater(0, self._turn)
+            self._turn_call = self._clock.callLater(0, self._scheduled_turn)
+
+    def turn(self) -> None:
+        """Have a turn now, if there is something to do: whoever knows that nothing else comes in this turn of the reactor."""
+        if self.stopped or not (self.raft.has_ready or self._reads.wanted):
+            return
+        if self._turning:
+            self.stir()
+            return
+        self._turning = True
+        try:
+            self._turn()
+        finally:
+            self._turning = False
+
+    def _scheduled_turn(self) -> None:
+        self._turn_call = None
+        self.turn()
 
     def _turn(self) -> None:
-        self._turn_call = None
         raft = self.raft
         if self._reads.wanted:
             self._deliver_ticks()
@@ -279,9 +301,11 @@ class Consensus:
             self._waiting.append(ready)
             # The disk first: it works while the rest of the turn is done.
             self._write()
-        send = self._transport.send
-        for outbound in ready.messages:
-            send(outbound)
+        if ready.messages:
+            send = self._transport.send
+            for outbound in ready.messages:
+                send(outbound)
+            self._transport.flush()
         if ready.committed:
             self.applying.apply(ready.committed_index, ready.committed)
         for answer in ready.answers:
@@ -332,7 +356,7 @@ class Consensus:
             self.raft.advance(ready)
             del batch[0]
         self._write()
-        self.stir()
+        self.turn()
 
     def _loaded(self, loaded: Loaded) -> None:
         snapshot = self._writing[0].snapshot

@@ -60,8 +60,9 @@ class Links:
         self._step = step
         self._timeout = timeout
         self._numbers = 0
-        # What peers asked and the core has not answered.
-        self._asked: dict[int, Deferred[Message]] = {}
+        # What peers asked and the core has not answered, with the link it came over.
+        self._asked: dict[int, tuple[Deferred[Message], PeerLink]] = {}
+        self._written: set[PeerLink] = set()
 
     def send(self, outbound: Outbound) -> None:
         """Send a message of the core, or lose it (`hypercache.consensus.contracts.Transport`)."""
@@ -69,11 +70,14 @@ class Links:
         if outbound.reply:
             asked = self._asked.pop(outbound.exchange, None)
             if asked is not None:
-                asked.callback(message)
+                answer, asker = asked
+                self._written.add(asker)
+                answer.callback(message)
             return
         link = self._link_to(outbound.to)
         if link is None or not link.extended:
             return
+        self._written.add(link)
         try:
             if message.ANSWER < 0:
                 link.send(message)
@@ -82,6 +86,13 @@ class Links:
         except (RequestError, MessageTooLargeError):
             # The core takes it for lost.
             pass
+
+    def flush(self) -> None:
+        """Write what was sent, but for what leaves with the answers to a read that is under way."""
+        for link in self._written:
+            if not link.outgoing.batching:
+                link.outgoing.settle()
+        self._written.clear()
 
     def _answered(self, peer: int, exchange: int, number: int, answer: Message | RequestError) -> None:
         if isinstance(answer, RequestError | GenericError):
@@ -96,8 +107,8 @@ class Links:
         if link is not None:
             link.cut(f"its answer is none: {error}")
 
-    def receive(self, peer: int, message: Message) -> Deferred[Message] | None:
-        """Take a request of a peer.
+    def receive(self, link: PeerLink, message: Message) -> Deferred[Message] | None:
+        """Take a request of the peer of a link.
 
         Returns:
             Fires with its answer; None where none is due.
@@ -107,7 +118,7 @@ class Links:
             MalformedMessageError: it holds what no member of the group sends.
         """
         if message.ANSWER < 0:
-            self._step(peer, message, 0)
+            self._step(link.node_id, message, 0)
             return None
         if len(self._asked) >= RAFT_ANSWERS_MAX_COUNT:
             # The oldest are those that the core will never answer: a request of an ended term, say.
@@ -115,9 +126,9 @@ class Links:
         self._numbers += 1
         number = self._numbers
         answer: Deferred[Message] = Deferred()
-        self._asked[number] = answer
+        self._asked[number] = answer, link
         try:
-            self._step(peer, message, number)
+            self._step(link.node_id, message, number)
         except MalformedMessageError:
             self._asked.pop(number, None)
             raise
@@ -147,7 +158,7 @@ class RaftHandler:
         if refusal is not None:
             return refusal
         try:
-            return self._links.receive(link.node_id, message)
+            return self._links.receive(link, message)
         except BusyError as error:
             return GenericError(ErrorCode.RATE_LIMITED, 0, str(error))
         except MalformedMessageError as error:

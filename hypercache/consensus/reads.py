@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 
 from hypercache.errors import BusyError, NotLeaderError
 from hypercache.limits import RAFT_READS_MAX_COUNT
+from hypercache.raft.sessions import sequence_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,16 +32,17 @@ class Reads:
 
     Args:
         raft: the core.
+        boot: counts the node's starts: an answer to an earlier one confirms nothing.
         patience: ticks after which a read is given up.
         resend: ticks after which a round counts as lost.
     """
 
-    def __init__(self, raft: Raft, *, patience: int, resend: int) -> None:
+    def __init__(self, raft: Raft, boot: int, *, patience: int, resend: int) -> None:
         self._raft = raft
         self._patience = patience
         self._resend = resend
         self._ticks = 0
-        self._contexts = 0
+        self._contexts = sequence_of(boot, 0)
         self._count = 0
         # The round on its way: its context (0 for none), when it counts as lost, and who waits for it.
         self._round = 0

@@ -63,8 +63,11 @@ class Snapshots:
         # While a snapshot of the leader's is on its way in, what was applied lies before the log.
         if applied <= log.snapshot.index or log.bytes_between(log.snapshot.index, applied) < self._wanted_bytes:
             return
-        self._busy = True
         meta = SnapshotMeta(applied, log.term_of(applied), log.configuration_at(applied))
+        if not meta.configuration.voters:
+            # The first configuration of a group is in no entry: a new node may have applied some before it hears of another.
+            return
+        self._busy = True
         stream = self._applying.freeze()
         self._own_journal.run(
             lambda: self._storage.save_snapshot(meta, stream),

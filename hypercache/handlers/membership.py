@@ -11,6 +11,8 @@ from hypercache.interfaces import IMessageHandler
 from hypercache.wire.messages import HashRingQuery, HashRingUpdate, NodeJoinRequest
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from hypercache.cluster.membership import Membership
     from hypercache.net.peer import PeerContext
     from hypercache.wire.messages import GenericError, NodeJoinResponse
@@ -31,8 +33,10 @@ class JoinHandler(_OfMembership):
 
     message_type = NodeJoinRequest.TYPE
 
-    def handle(self, context: PeerContext, message: NodeJoinRequest) -> NodeJoinResponse | GenericError | None:
-        """Return whether the node is a member now."""
+    def handle(
+        self, context: PeerContext, message: NodeJoinRequest
+    ) -> NodeJoinResponse | Deferred[NodeJoinResponse] | GenericError:
+        """Return whether the node is a member now; that may take until all agree."""
         refusal = impostor(context.link, message.node_id)
         if refusal is not None:
             return refusal

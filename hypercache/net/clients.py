@@ -66,9 +66,10 @@ class ClientProtocol(Protocol):
         limits = factory.limits
         parser = RequestParser(value_max_bytes=limits.value_max, buffer_max_bytes=limits.query_buffer)
         self._parser = parser
-        self._engine = Engine(self.session, factory.table, parser)
+        self._engine = Engine(self.session, factory.table, parser, self._ready)
         self._reading = True
         self._served = False
+        self._finishing = False
         self._killed = False
         self._refusal: Any = None
         self._addresses = ("?:0", "?:0")
@@ -106,7 +107,7 @@ class ClientProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Run what was read and write all replies at once."""
-        if not self._served or self.session.closing:
+        if not self._served or self.session.closing or self._finishing:
             return
         self.factory.bytes_in += len(data)
         self._feed(data)
@@ -121,11 +122,28 @@ class ClientProtocol(Protocol):
         if self.session.closing:
             self._close()
         elif self._engine.stalled:
-            self._stop_reading()
-            if not self._replies.blocked:
-                factory.hold_back(self)
+            self._wait()
         elif self._replies.waiting_bytes and self._replies.crowded:
             self._stop_reading()
+
+    def _wait(self) -> None:
+        """Have the commands that wait go on when they can."""
+        if not self._engine.waiting:
+            self._stop_reading()
+            if not self._replies.blocked:
+                self.factory.hold_back(self)
+        elif self._engine.behind:
+            # Whoever waits for its replies before it sends more costs the reactor nothing.
+            self._stop_reading()
+
+    def _ready(self) -> None:
+        """Go on with the replies that came."""
+        if not self._served or self.session.closing:
+            return
+        if self._finishing:
+            self._feed(b"")
+            self.session.closing = True
+        self._go_on()
 
     def _close(self) -> None:
         """Close once everything went out."""
@@ -195,7 +213,11 @@ class ClientProtocol(Protocol):
         self.transport.abortConnection()
 
     def finish(self) -> None:
-        """Close the connection when all replies went out: the node shuts down."""
+        """Close the connection when all replies went out: the node shuts down, or no command came for too long."""
+        if self._engine.waiting:
+            self._finishing = True
+            self._engine.finish()
+            return
         self.session.closing = True
         self._close()
 

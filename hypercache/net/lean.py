@@ -1,17 +1,22 @@
-"""All sockets of a door behind one reader of the reactor, and a first send without a detour.
+"""All TCP connections of a node behind one reader of the reactor, and a first send without a detour.
 
 A reactor calls each ready socket within a logging context, and a transport's write waits for the next turn with two system
 calls of registration. At one request a read that is half of what a request costs. `LeanReactor` has an epoll of its own, whose
 descriptor is a single reader of the real reactor: when it is ready, all sockets that are get their turn in one tight loop.
-`LeanServer` sends at once where nothing is queued. Everything else (buffering, producers, TLS, closing) stays Twisted's.
+`LeanServer` and `LeanClient` send at once where nothing is queued. What is put off for no time while they are served, and what other
+threads hand over, runs at the end of that same turn: each hop would cost a turn of the real reactor, two system calls with it.
+Everything else (buffering, producers, TLS, closing) stays Twisted's.
 """
 
 from __future__ import annotations
 
+import os
 import select
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import tcp
+from twisted.internet.base import DelayedCall
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
@@ -20,19 +25,21 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from twisted.internet.interfaces import IListeningPort
-    from twisted.internet.protocol import ServerFactory
+    from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
+    from twisted.internet.protocol import ClientFactory, ServerFactory
 
 EVENTS_PER_TURN: Final = 512
 """How many sockets are served before timers and other readers get their turn."""
+ROUNDS_PER_TURN: Final = 4
+"""How often what is put off by what was put off runs within one turn, before it has to wait for the next."""
 
 _log = Logger()
 
 
-class LeanServer(tcp.Server):
-    """A server's side of a TCP connection whose first send is direct."""
+class _DirectSend(tcp.Connection):
+    """A TCP connection whose first send is direct."""
 
     def write(self, data: bytes) -> None:
         """Send at once where nothing is queued, queue what the kernel does not take."""
@@ -56,15 +63,30 @@ class LeanServer(tcp.Server):
         self.write(b"".join(pieces))
 
 
+class LeanServer(_DirectSend, tcp.Server):
+    """A server's side of a TCP connection whose first send is direct."""
+
+
+class LeanClient(_DirectSend, tcp.Client):
+    """A client's side of one."""
+
+
 class LeanPort(tcp.Port):
     """A listening port whose connections are `LeanServer`s."""
 
     transport = LeanServer
 
 
+class _LeanConnector(tcp.Connector):
+    """Makes a `LeanClient`."""
+
+    def _makeTransport(self) -> LeanClient:
+        return LeanClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
 @implementer(IReactorFDSet, IReadDescriptor)
 class LeanReactor:
-    """Stands in for a reactor towards endpoints that listen; what it has no part in goes to the real one.
+    """Stands in for a reactor; what it has no part in goes to the real one.
 
     Args:
         reactor: the real reactor.
@@ -78,6 +100,14 @@ class LeanReactor:
         self._numbers: dict[Any, int] = {}
         # Numbers that were given up during this turn.
         self._closed: set[int] = set()
+        self._serving = False
+        # What is to run before the turn ends.
+        self._put_off: list[DelayedCall] = []
+        # What other threads want run; whoever finds the loop not woken wakes it.
+        self._handed_over: deque[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
+        self._woken = False
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._waker, select.EPOLLIN)
         # Endpoints choose their ways by what a reactor provides.
         directlyProvides(self, providedBy(reactor))
         reactor.addReader(self)
@@ -102,6 +132,54 @@ class LeanReactor:
         """Listen as the real reactor does, with TLS over lean connections."""
         wrapped: Any = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, wrapped, backlog, interface)
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[Any],
+        timeout: float = 30,
+        bindAddress: Any = None,  # noqa: N803 - IReactorTCP's name
+    ) -> IConnector:
+        """Connect as the real reactor does, with a lean connection."""
+        connector = _LeanConnector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def connectSSL(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[Any],
+        contextFactory: Any,  # noqa: N803 - IReactorSSL's name
+        timeout: float = 30,
+        bindAddress: Any = None,  # noqa: N803 - IReactorSSL's name
+    ) -> IConnector:
+        """Connect as the real reactor does, with TLS over a lean connection."""
+        wrapped: Any = TLSMemoryBIOFactory(contextFactory, True, factory)
+        return self.connectTCP(host, port, wrapped, timeout, bindAddress)
+
+    # IReactorTime, IReactorFromThreads
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> IDelayedCall:  # noqa: A002
+        """Call later; what waits for no time is called at the end of the turn, where there is one."""
+        if delay or not self._serving:
+            later: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
+            return later
+        seconds = self._reactor.seconds
+        call = DelayedCall(seconds(), callable, args, kw, _nothing, self._rearm, seconds)
+        self._put_off.append(call)
+        return call
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kw: object) -> None:  # noqa: A002
+        """Have the loop call something soon; for other threads."""
+        if self._epoll.closed:
+            self._reactor.callFromThread(callable, *args, **kw)
+            return
+        self._handed_over.append((callable, args, kw))
+        if not self._woken:
+            self._woken = True
+            os.eventfd_write(self._waker, 1)
 
     # IReactorFDSet
 
@@ -151,9 +229,26 @@ class LeanReactor:
         for each in self.removeAll():
             _end(each, reason)
         self._epoll.close()
+        os.close(self._waker)
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready."""
+        """Serve the sockets that are ready, then run what was put off meanwhile."""
+        self._serving = True
+        self._serve()
+        for _ in range(ROUNDS_PER_TURN):
+            calls = self._put_off
+            if not calls:
+                break
+            self._put_off = []
+            for call in calls:
+                self._run(call)
+        self._serving = False
+        if self._put_off:
+            calls, self._put_off = self._put_off, []
+            for call in calls:
+                self._rearm(call)
+
+    def _serve(self) -> None:
         sockets: dict[int, Any] = self._sockets
         closed = self._closed
         closed.clear()
@@ -161,6 +256,8 @@ class LeanReactor:
             # One may have closed another, or itself, since the poll; its number may even be a new one's already.
             each = sockets.get(number)
             if each is None or (closed and number in closed):
+                if number == self._waker:
+                    self._take_over()
                 continue
             why: Any = None
             reading = False
@@ -193,6 +290,36 @@ class LeanReactor:
         self.removeWriter(each)
         _end(each, reason)
 
+    def _take_over(self) -> None:
+        """Call what other threads handed over until now."""
+        # First: who hands something over from here on wakes the loop again.
+        self._woken = False
+        os.eventfd_read(self._waker)
+        handed_over = self._handed_over
+        for _ in range(len(handed_over)):
+            function, args, kw = handed_over.popleft()
+            try:
+                function(*args, **kw)
+            except Exception:  # noqa: BLE001 - one thread's fault must not end the others
+                _log.failure("what a thread handed over failed")
+
+    def _run(self, call: DelayedCall) -> None:
+        if call.cancelled or call.called:
+            return
+        if call.delayed_time > 0:
+            call.activate_delay()
+            self._rearm(call)
+            return
+        call.called = 1
+        try:
+            call.func(*call.args, **call.kw)
+        except Exception:  # noqa: BLE001 - one call's fault must not end the others
+            _log.failure("what was put off failed")
+
+    def _rearm(self, call: DelayedCall) -> None:
+        """Have the real reactor see to a call of a turn that was given another time, or for which the turn was too short."""
+        self._reactor.callLater(max(0.0, call.time - self._reactor.seconds()), self._run, call)
+
     def _watch(self, each: Any, bit: int) -> None:
         number = each.fileno()
         mask = self._masks.get(number)
@@ -221,6 +348,10 @@ class LeanReactor:
         self._closed.add(number)
         if each.fileno() == number:
             self._epoll.unregister(number)
+
+
+def _nothing(call: DelayedCall) -> None:
+    """A call that was cancelled is passed over."""
 
 
 def _end(each: Any, reason: Failure) -> None:

@@ -63,6 +63,7 @@ class PeerLink(SendingLink):
         member: the peer is a member of the cluster.
         node_id, boot: the peer's, 0 while unknown.
         greeting: what the peer said of itself; None of a base peer.
+        said: what this node said of itself over it; None to a base peer.
         key_id: of the key that it was authenticated with; empty where there are no keys.
         expires: when its credentials end, Unix seconds.
         last_heard: when anything was read, by the reactor's clock.
@@ -81,6 +82,7 @@ class PeerLink(SendingLink):
         self.member = False
         self.node_id = self.boot = 0
         self.greeting: Hello | HelloReply | None = None
+        self.said: Hello | HelloReply | None = None
         self.key_id = ""
         self.expires = inf
         self.last_heard = factory.clock.seconds()
@@ -180,7 +182,8 @@ class PeerLink(SendingLink):
             max_frame: the longest payload that both accept, in bytes.
         """
         self.capabilities = capabilities
-        self.greeting = self.negotiation.greeting if self.negotiation is not None else None
+        if self.negotiation is not None:
+            self.greeting, self.said = self.negotiation.greeting, self.negotiation.said
         self.key_id = self.greeting.key_id if self.greeting is not None else ""
         self.extended = True
         self.exchanges.in_order = False
@@ -317,6 +320,7 @@ class PeerLink(SendingLink):
             while decoder.stopped and not self.ended:
                 arrived = decoder.feed(b"")
                 self._dispatcher.dispatch(arrived, now_ms)
+            factory.before_answers()
         finally:
             outgoing.batching = False
         outgoing.settle()

@@ -85,6 +85,12 @@ class Negotiation:
         greeting: Hello | HelloReply | None = self._reply if self._link.dialled else self._hello
         return greeting
 
+    @property
+    def said(self) -> Hello | HelloReply | None:
+        """What this node said of itself; None while it has said nothing."""
+        said: Hello | HelloReply | None = self._hello if self._link.dialled else self._reply
+        return said
+
     def start(self) -> Deferred[None]:
         """Say Hello over a link that this side dialled.
 

@@ -85,6 +85,7 @@ class PeerFactory(Factory):
         numbers: of the requests over all links.
         reports: where faults are logged that any peer can cause.
         links: those that are open.
+        before_answers: called when all of a read is handled, before its answers are written.
         after_read: called after each read, when its answers are written.
         last_answer, last_frame: the answer that was encoded last for a base peer, and its bytes.
     """
@@ -115,6 +116,7 @@ class PeerFactory(Factory):
         self.numbers = Numbers()
         self.reports = FloodGate(_log, clock, "faults of peers")
         self.links: set[PeerLink] = set()
+        self.before_answers: Callable[[], None] = _nothing
         self.after_read: Callable[[], None] = _nothing
         # Those that shake hands, the oldest first.
         self._handshakes: OrderedDict[PeerLink, None] = OrderedDict()

@@ -1,6 +1,6 @@
 """The client's protocol: parsing, commands, replies."""
 
-from hypercache.resp import bitfield, bits, clients, connection, expiry, keys, lcs, server, strings, tracing
+from hypercache.resp import bitfield, bits, clients, connection, expiry, keys, lcs, members, named_stores, server, strings, tracing
 from hypercache.resp.context import ServerContext
 from hypercache.resp.engine import Engine
 from hypercache.resp.parser import RequestParser
@@ -12,4 +12,4 @@ __all__ = ["CommandTable", "Engine", "RequestParser", "ServerContext", "Session"
 
 def built_in_commands() -> CommandTable:
     """Return a table of all commands that come with HyperCache."""
-    return CommandTable.of(connection, clients, server, keys, expiry, strings, bits, bitfield, lcs, tracing)
+    return CommandTable.of(connection, clients, server, keys, expiry, strings, bits, bitfield, lcs, tracing, named_stores, members)

@@ -6,12 +6,15 @@ import hmac
 from typing import TYPE_CHECKING
 
 from hypercache.errors import CommandError
-from hypercache.resp.arguments import parse_int
+from hypercache.limits import STORE_NAME_MAX_BYTES
+from hypercache.resp.arguments import is_integer, parse_int
 from hypercache.resp.clients import check_name
-from hypercache.resp.replies import OK, PONG, array, bulk, integer, mapping, simple
+from hypercache.resp.replies import OK, PONG, array, bulk, error, integer, mapping, simple
 from hypercache.resp.table import command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hypercache.resp.session import Session
 
 _GROUP = "connection"
@@ -115,13 +118,35 @@ def hello(session: Session, args: list[bytes]) -> bytes:
 
 
 @command("select", arity=2, flags="loading stale fast", group=_GROUP, summary="Changes the selected database.")
-def select(session: Session, args: list[bytes]) -> bytes:
-    """Choose a numbered store."""
-    store = session.keyspace.by_index(parse_int(args[1]))
+def select(session: Session, args: list[bytes]) -> bytes | None:
+    """Choose a store by its number or its name."""
+    stores = session.server.stores
+    if stores is None or is_integer(args[1]):
+        store = session.keyspace.by_index(parse_int(args[1]))
+        if store is None:
+            raise CommandError("ERR DB index is out of range")
+        session.store = store
+        return OK
+    if len(args[1]) > STORE_NAME_MAX_BYTES:
+        raise CommandError("ERR no such store")
+    name = args[1].decode("utf-8", "replace")
+    if _choose(session, name):
+        return OK
+
+    def level(done: Callable[[bytes], None]) -> None:
+        # Another node may have made it, and this one not heard of that yet.
+        stores.find(name, lambda failed: done(failed or (OK if _choose(session, name) else error(f"ERR no such store '{name}'"))))
+
+    session.later = level
+    return None
+
+
+def _choose(session: Session, name: str) -> bool:
+    store = session.keyspace.named(name)
     if store is None:
-        raise CommandError("ERR DB index is out of range")
+        return False
     session.store = store
-    return OK
+    return True
 
 
 @command("quit", arity=-1, flags="noscript loading stale fast no_auth allow_busy", group=_GROUP, summary="Closes the connection.")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping
 
-    from hypercache.resp.contracts import Clients, KeyspaceLike
+    from hypercache.resp.contracts import Clients, ClusterMembers, KeyspaceLike, NamedStores
     from hypercache.resp.parameters import Parameters
     from hypercache.resp.table import CommandTable
     from hypercache.resp.tracing import CommandTracer
@@ -39,6 +39,8 @@ class ServerContext:
         commands_processed, error_replies, protocol_errors: counters.
         pause_until_ms: until when CLIENT PAUSE holds commands back; 0 for no pause.
         value_max_bytes: how long a value may become (``proto-max-bulk-len``).
+        stores: the stores that the cluster has defined; None where there is no cluster to ask.
+        members: its members; None likewise.
         pause_writes_only: whether that is for writes alone.
     """
 
@@ -75,4 +77,6 @@ class ServerContext:
         self.protocol_errors = 0
         self.pause_until_ms = 0
         self.pause_writes_only = False
+        self.stores: NamedStores | None = None
+        self.members: ClusterMembers | None = None
         self.value_max_bytes = VALUE_MAX_BYTES

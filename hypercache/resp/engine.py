@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from hypercache.errors import CommandError
 from hypercache.limits import LARGE_REPLY_BYTES, REPLIES_PER_READ_MAX_BYTES
+from hypercache.resp.awaiting import Run
+from hypercache.resp.executing import INTERNAL_ERROR, OUT_OF_MEMORY, Executor
 from hypercache.resp.parser import RequestError
 from hypercache.resp.replies import NIL2, NIL3, OK, error
 from hypercache.resp.session import REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
-from hypercache.resp.tracing import UNTRACED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from hypercache.resp.contracts import StoreLike
     from hypercache.resp.parser import RequestParser
     from hypercache.resp.session import Session
-    from hypercache.resp.table import Command, CommandTable
+    from hypercache.resp.table import CommandTable
 
     _Binding = tuple[
         bool,
@@ -28,15 +30,15 @@ if TYPE_CHECKING:
         bytes,
     ]
 
-_SHOWN_ARGUMENTS_BYTES: Final = 128
 _HEADERS_COUNT: Final = 1024
 _HEADERS: Final = tuple(b"$%d\r\n" % size for size in range(_HEADERS_COUNT))
-_OUT_OF_MEMORY: Final = "OOM command not allowed when used memory > 'maxmemory'."
-_INTERNAL_ERROR_LINE: Final = "ERR internal error, see the node's log"
-_INTERNAL_ERROR: Final = error(_INTERNAL_ERROR_LINE)
 
 
-class Engine:
+def _nobody() -> None:
+    """Nobody waits for replies that come later."""
+
+
+class Engine(Executor):
     """Runs the commands of one connection.
 
     One call takes one read: at most as many commands as fit in it, so that no connection holds the loop for longer than that.
@@ -45,46 +47,48 @@ class Engine:
         session: the connection's state.
         table: the node's commands.
         parser: the connection's parser.
+        on_ready: called when the replies came that commands were waiting for; `feed` with nothing returns them.
     """
 
-    __slots__ = (
-        "_due",
-        "_fault",
-        "_get",
-        "_parser",
-        "_rebind",
-        "_sampler",
-        "_session",
-        "_set",
-        "_stalled",
-        "_table",
-        "_trace",
-        "_unread",
-    )
+    __slots__ = ("_awaited", "_fault", "_get", "_on_ready", "_parser", "_set", "_stalled", "_unread")
 
-    def __init__(self, session: Session, table: CommandTable, parser: RequestParser) -> None:
-        self._session = session
-        self._table = table
+    def __init__(
+        self, session: Session, table: CommandTable, parser: RequestParser, on_ready: Callable[[], None] = _nobody
+    ) -> None:
+        super().__init__(session, table)
         self._parser = parser
         self._get = table.commands["get"]
         self._set = table.commands["set"]
-        # While CLIENT PAUSE holds a command back, or the replies so far are large enough for one write, the rest waits here; the
-        # fault that ended the parsing is answered behind it.
+        self._on_ready = on_ready
+        # While CLIENT PAUSE holds a command back, or one's reply comes later, or the replies so far are large enough for one
+        # write, the rest waits here; the fault that ended the parsing is answered behind it.
         self._stalled: list[list[bytes]] = []
         self._unread: list[bytes] = []
         self._fault: str | None = None
-        self._rebind = False
-        tracer = session.server.tracer
-        self._sampler = tracer.sampler if tracer is not None else None
-        self._trace = table.find(b"hypercache.trace")
-        # Whether one of the commands that run is picked to be traced.
-        self._due = False
+        # The run at the head of what waits whose replies are to come.
+        self._awaited: Run | None = None
         parser.authenticated = session.authenticated
 
     @property
     def stalled(self) -> bool:
-        """Whether commands wait: for a pause to end, or for large replies to go out. The door calls `feed` with nothing then."""
+        """Whether commands wait: for a pause to end, for replies, or for large ones to go out; `feed` with nothing tries again."""
         return bool(self._stalled)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the commands that wait do so for replies that come later: ``on_ready`` is called then."""
+        return self._awaited is not None and not self._awaited.answered
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was read while commands waited."""
+        return bool(self._unread)
+
+    def finish(self) -> None:
+        """Run nothing more but what waits for its replies already."""
+        if self._awaited is not None:
+            del self._stalled[len(self._awaited.entries) :]
+            self._unread = []
 
     def feed(self, data: bytes, now_ms: int) -> bytes:
         """Run what was read.
@@ -104,6 +108,8 @@ class Engine:
         if self._stalled:
             if data:
                 self._unread.append(data)
+            if self._awaited is not None and not self._settle(replies):
+                return b""
             stalled, self._stalled = self._stalled, []
             self._run(stalled, replies)
             if self._stalled or session.closing:
@@ -114,6 +120,8 @@ class Engine:
             if session.authenticated:
                 requests = self._parser.take(data)
                 if requests:
+                    if self._sampler is not None:
+                        self._due = self._sampler.due(len(requests))
                     self._run(requests, replies)
                 self._fault = self._parser.fault
             else:
@@ -130,6 +138,8 @@ class Engine:
         self._parser.feed(data)
         try:
             for request in self._parser.requests():
+                if self._sampler is not None:
+                    self._due = self._sampler.due(1)
                 self._run([request], replies)
                 self._parser.authenticated = self._session.authenticated
                 if self._session.closing or self._stalled:
@@ -141,8 +151,6 @@ class Engine:
     def _run(self, requests: list[list[bytes]], replies: list[bytes]) -> None:
         """Run requests until all are done, one is held back, or one closes the connection."""
         session = self._session
-        if self._sampler is not None:
-            self._due = self._sampler.due(len(requests))
         plain, execute, get, put, make_room, null = self._bind()
         gets = sets = others = large = 0
         pending = iter(requests)
@@ -160,7 +168,7 @@ class Engine:
                                     put(key, value)
                                     replies.append(OK)
                                 else:
-                                    replies.append(self._refuse(self._set, _OUT_OF_MEMORY))
+                                    replies.append(self._refuse(self._set, OUT_OF_MEMORY))
                                 continue
                         elif len(request) == 2:
                             name, key = request
@@ -184,6 +192,7 @@ class Engine:
                     reply = execute(request)
                     if reply is None:
                         self._stalled = [request, *pending]
+                        self._hand_over()
                         break
                     others += 1
                     self._add(reply, replies)
@@ -199,7 +208,7 @@ class Engine:
             except Exception as failure:  # noqa: BLE001 - a bug of the store must not take the connection or the node along
                 session.server.report_failure("get or set", failure)
                 session.server.error_replies += 1
-                replies.append(_INTERNAL_ERROR)
+                replies.append(INTERNAL_ERROR)
             else:
                 break
         self._get.calls += gets
@@ -214,6 +223,7 @@ class Engine:
         session = self._session
         store = session.store
         self._rebind = False
+        log = store.log
         watched = self._due or session.trace is not None
         plain = (
             session.authenticated
@@ -221,8 +231,9 @@ class Engine:
             and not watched
             and not session.no_touch
             and not session.server.pause_until_ms
+            and log is None
         )
-        execute = self._execute_watched if watched else self._execute
+        execute = self._execute_watched if watched else self._execute if log is None else self._execute_logged
         make_room = session.keyspace.make_room if session.keyspace.maxmemory or store.maxmemory else None
         return plain, execute, store.get, store.put, make_room, NIL2 if session.resp == 2 else NIL3
 
@@ -237,90 +248,81 @@ class Engine:
             session.reply_mode = REPLY_ON
             self._rebind = True
 
-    def _refuse(self, entry: Command | None, line: str) -> bytes:
-        """Return the error reply to a command that does not run."""
-        if entry is not None:
-            entry.rejections += 1
-        self._session.server.error_replies += 1
-        return error(line)
+    # Replies that come later
 
-    def _execute(self, request: list[bytes]) -> bytes | None:
-        """Run one command; None where a pause holds it back."""
+    def _hand_over(self) -> None:
+        """Have the command at the head of what waits answered later, with those of its kind that follow it directly."""
         session = self._session
-        server = session.server
-        entry = self._table.by_spelling.get(request[0]) or self._table.find(request[0])
-        if entry is None:
-            return self._refuse(None, _unknown(request))
-        if entry.subcommands and len(request) > 1:
-            sub = entry.subcommands.get(request[1].lower())
-            if sub is None:
-                shown = request[1][:_SHOWN_ARGUMENTS_BYTES].decode("utf-8", "surrogateescape")
-                return self._refuse(entry, f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
-            entry = sub
-        if not entry.min_arguments <= len(request) <= entry.max_arguments:
-            return self._refuse(entry, f"ERR wrong number of arguments for '{entry.name}' command")
-        if not session.authenticated and not entry.before_auth:
-            return self._refuse(entry, "NOAUTH Authentication required.")
-        if entry.denies_oom and not session.keyspace.make_room(session.store):
-            return self._refuse(entry, _OUT_OF_MEMORY)
-        if server.pause_until_ms and self._is_paused(entry):
-            return None
-        session.last_command = entry.name
-        entry.calls += 1
-        if entry.touches_session:
-            self._rebind = True
-        try:
-            return entry.function(session, request)
-        except CommandError as refusal:
-            entry.failures += 1
-            server.error_replies += 1
-            return error(refusal.line)
-        except Exception as failure:  # noqa: BLE001 - one command's bug must not take the connection or the node along
-            entry.failures += 1
-            server.error_replies += 1
-            server.report_failure(entry.name, failure)
-            return _INTERNAL_ERROR
+        if session.later is not None:
+            start, session.later = session.later, None
+            entry = self._table.resolve(self._stalled[0])
+            assert entry is not None
+            run = self._awaited = Run([entry], None, writes=True, trace=session.trace, since_ms=session.last_ms)
+            session.trace = None
+            start(lambda reply: self._answered(run, [reply]))
+            return
+        head, self._head = self._head, None
+        log = session.store.log
+        if head is None or log is None:
+            return
+        writes = "write" in head.flags
+        entries = [head]
+        if not self._due and session.trace is None:
+            # What pauses none of a kind pauses no other of it.
+            kind = "write" if writes else "readonly"
+            for request in islice(self._stalled, 1, None):
+                entry = self._data_command(request)
+                if entry is None or kind not in entry.flags or log.refuses(entry, request) is not None:
+                    break
+                if entry.denies_oom and not session.keyspace.make_room(session.store):
+                    break
+                entries.append(entry)
+        run = self._awaited = Run(entries, log, writes=writes, trace=session.trace, since_ms=session.last_ms)
+        if writes:
+            session.trace = None
+            for entry in entries:
+                entry.calls += 1
+            log.write(session.resp, self._stalled[: len(entries)], partial(self._answered, run))
+        else:
+            log.read(partial(self._answered, run))
 
-    def _execute_watched(self, request: list[bytes]) -> bytes | None:
-        """Run one command and record it, if it is one that is traced."""
-        session = self._session
-        tracer = session.server.tracer
-        assert tracer is not None
-        picked = self._due and self._sampler is not None and self._sampler.pick()
-        entry = self._table.resolve(request)
-        if entry is not None and entry is self._trace:
-            return self._execute(request)
-        trace = session.trace
-        if trace is None and picked:
-            trace = tracer.root()
-        session.trace = None
-        self._rebind = True
-        if trace is None or trace is UNTRACED:
-            return self._execute(request)
-        reply = tracer.execute(trace, entry, session, request, self._execute)
-        if reply is None:
-            session.trace = trace
-        elif reply is _INTERNAL_ERROR:
-            return error(f"{_INTERNAL_ERROR_LINE} {tracer.label(trace)}")
-        return reply
+    def _answered(self, run: Run, outcome: Sequence[bytes] | str | None) -> None:
+        run.outcome = outcome
+        run.answered = True
+        if self._awaited is run:
+            self._on_ready()
 
-    def _is_paused(self, entry: Command) -> bool:
-        server = self._session.server
-        if self._session.keyspace.now_ms >= server.pause_until_ms:
-            server.pause_until_ms = 0
+    def _settle(self, replies: list[bytes]) -> bool:
+        """Take the replies to the run at the head of what waits; False where they are yet to come."""
+        run = self._awaited
+        assert run is not None
+        if not run.answered:
             return False
-        return "write" in entry.flags or (not server.pause_writes_only and entry.name not in ("client|unpause", "client|pause"))
+        self._awaited = None
+        session, server = self._session, self._session.server
+        outcome, count = run.outcome, len(run.entries)
+        if outcome is None:
+            # A store that was dropped meanwhile has another log, which is to be asked again.
+            if session.store.log is run.log:
+                self._cleared = count
+                self._since_ms = run.since_ms
+            return True
+        if isinstance(outcome, str):
+            outcome = [error(outcome)] * count
+        for entry, request, reply in zip(run.entries, self._stalled, outcome, strict=False):
+            if reply.startswith(b"-"):
+                entry.failures += 1
+                server.error_replies += 1
+            if run.trace is not None and server.tracer is not None:
+                server.tracer.execute(run.trace, entry, session, request, partial(_same, reply), run.since_ms)
+            self._add(reply, replies)
+        del self._stalled[:count]
+        session.commands += count
+        server.commands_processed += count
+        session.last_command = run.entries[-1].name
+        return True
 
 
-def _unknown(request: list[bytes]) -> str:
-    shown = ""
-    for argument in _texts(request[1:]):
-        if len(shown) >= _SHOWN_ARGUMENTS_BYTES:
-            break
-        shown += f"'{argument[: _SHOWN_ARGUMENTS_BYTES - len(shown)]}' "
-    name = request[0][:_SHOWN_ARGUMENTS_BYTES].decode("utf-8", "surrogateescape")
-    return f"ERR unknown command '{name}', with args beginning with: {shown}"
-
-
-def _texts(arguments: Iterable[bytes]) -> Iterable[str]:
-    return (argument[:_SHOWN_ARGUMENTS_BYTES].decode("utf-8", "surrogateescape") for argument in arguments)
+def _same(reply: bytes, request: list[bytes]) -> bytes:
+    """Return the reply that a request got."""
+    return reply

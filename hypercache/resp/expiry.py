@@ -80,7 +80,8 @@ def _getter(name: str, since: str, summary: str, *, seconds: bool, relative: boo
         store.hits += 1
         if not deadline:
             return MINUS_ONE
-        shown = max(0, deadline - store.now_ms) if relative else deadline
+        # The time of a store of a log is that of its last entry, which may be long ago.
+        shown = max(0, deadline - max(store.now_ms, session.keyspace.now_ms)) if relative else deadline
         return integer((shown + 500) // 1000 if seconds else shown)
 
     return command(name, arity=2, flags="readonly fast", keys=(1, 1, 1), group=_GROUP, since=since, summary=summary)(ttl)

@@ -95,11 +95,13 @@ def _commandstats(server: ServerContext) -> Mapping[str, str | int | float]:
 
 
 def _keyspace(server: ServerContext) -> Mapping[str, str | int | float]:
-    return {
-        f"db{index}": f"keys={len(store)},expires={store.volatile},avg_ttl={store.average_ttl_ms()}"
-        for store in server.keyspace.all_stores()
-        if len(store) and (index := server.keyspace.index_of(store)) >= 0
-    }
+    shown = {}
+    for store in server.keyspace.all_stores():
+        if len(store):
+            index = server.keyspace.index_of(store)
+            name = f"db{index}" if index >= 0 else f"store_{store.name}"
+            shown[name] = f"keys={len(store)},expires={store.volatile},avg_ttl={store.average_ttl_ms()}"
+    return shown
 
 
 _SECTIONS: Final[Mapping[str, Callable[[ServerContext], Mapping[str, str | int | float]]]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hypercache.resp.context import ServerContext
     from hypercache.resp.contracts import KeyspaceLike, StoreLike
 
@@ -29,6 +31,7 @@ class Session:
         authenticated: whether commands other than AUTH, HELLO, QUIT and RESET are served.
         closing: set by a command after whose reply the connection closes.
         reply_mode: CLIENT REPLY's state.
+        later: set by a command whose reply comes later, which itself returns None: called once with what takes the reply.
         trace: what the next command belongs to (`hypercache.resp.tracing`); None for nothing.
     """
 
@@ -41,6 +44,7 @@ class Session:
         "keyspace",
         "last_command",
         "last_ms",
+        "later",
         "library_name",
         "library_version",
         "name",
@@ -63,6 +67,7 @@ class Session:
         self.library_name = b""
         self.library_version = b""
         self.closing = False
+        self.later: Callable[[Callable[[bytes], None]], None] | None = None
         self.reset()
 
     def reset(self) -> None:

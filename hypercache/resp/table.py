@@ -12,8 +12,9 @@ from hypercache.resp.session import Session
 if TYPE_CHECKING:
     from types import ModuleType
 
-CommandFunction = Callable[[Session, list[bytes]], bytes]
-"""Takes the session and the arguments, the name first; returns the encoded reply; raises CommandError."""
+CommandFunction = Callable[[Session, list[bytes]], bytes | None]
+"""Takes the session and the arguments, the name first; returns the encoded reply, or None where it comes by `Session.later`; raises
+CommandError."""
 
 
 class Command(msgspec.Struct):

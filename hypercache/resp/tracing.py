@@ -92,8 +92,12 @@ class CommandTracer(Protocol):
         session: Session,
         request: list[bytes],
         run: Callable[[list[bytes]], bytes | None],
+        since_ms: int = 0,
     ) -> bytes | None:
-        """Return what ``run(request)`` does, and record it; None, and no record, where the command is held back."""
+        """Return what ``run(request)`` does, and record it; None, and no record, where the command is held back.
+
+        It began at ``since_ms``, Unix milliseconds; 0 for now.
+        """
         ...
 
 

@@ -14,13 +14,14 @@ from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, inlin
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from hypercache import __version__
 from hypercache.admin.exposition import Exposition
 from hypercache.admin.http import AdminResource, admin_site
 from hypercache.cluster.copies import CopyReplicator
 from hypercache.discovery import load_plugins, log_plugins
-from hypercache.errors import ConfigurationError, PluginError
+from hypercache.errors import ConfigurationError, PluginError, StorageError
 from hypercache.limits import DRAIN_SECONDS, EXPIRY_TICK_SECONDS
 from hypercache.net.addresses import format_address
 from hypercache.net.clients import ClientFactory, ClientLimits
@@ -32,6 +33,7 @@ from hypercache.persist.identity import Identity
 from hypercache.replication.apply import Applier
 from hypercache.replication.feed import Feed
 from hypercache.resp import ServerContext, built_in_commands
+from hypercache.roles.agreement import Agreement
 from hypercache.roles.exposure import check_exposure
 from hypercache.roles.figures import NodeFigures, cpu_figures
 from hypercache.roles.parameters import node_parameters
@@ -78,7 +80,7 @@ class NodeService(Service):
     def __init__(self, settings: Settings, reactor: Any) -> None:
         check_exposure(settings)
         self.settings = settings
-        self._reactor = reactor
+        self._reactor = reactor = lean_reactor(reactor)
         self._endpoints = {
             section: endpoint_string(getattr(settings, section).listen, f"{section}.listen")
             for section in ("resp", "cluster", "admin")
@@ -106,6 +108,19 @@ class NodeService(Service):
             self.keyspace, clock=reactor, wall=time.time, make_feed=self._make_feed, tracer=self._tracer
         )
 
+        # What it agrees on with others.
+        self.agreement = Agreement(
+            settings,
+            self.identity,
+            self.keyspace,
+            policies,
+            reactor=reactor,
+            rng=self._rng,
+            report_failure=_report_failure,
+            failed=self._cannot_go_on,
+        )
+        self.agreement.control.left = self._leave
+
         # The door for clients.
         limits = client_limits(settings.resp)
         table = built_in_commands().extended(plugins.commands)
@@ -125,6 +140,7 @@ class NodeService(Service):
             rng=self._rng,
             wall=time.time,
             tracer=self._tracer,
+            control=self.agreement.control,
         )
 
         # What commands know of the node.
@@ -145,13 +161,17 @@ class NodeService(Service):
                 "cluster": lambda: {"cluster_enabled": 0},
             },
         )
+        server.stores = self.agreement.stores
+        server.members = self.agreement.members
         server.table = table
         server.value_max_bytes = settings.resp.value_max
         server.parameters = node_parameters(settings, self.keyspace, server, limits, policies, self._port_of)
         self.clients.server = server
 
         # The port for operators.
-        self.admin = AdminResource(self.figures.stats, Exposition(self.peering.metrics, self.figures.all))
+        self.admin = AdminResource(
+            self.figures.stats, Exposition(self.peering.metrics, self.figures.all), self.agreement.control.status
+        )
 
         self._tending = LoopingCall(self._tend)
         self._tending.clock = reactor
@@ -166,14 +186,14 @@ class NodeService(Service):
         starting.addErrback(self._cannot_start)
 
     async def _start(self) -> None:
-        lean = lean_reactor(self._reactor)
         log_plugins(self._plugins)
         # The cluster port first: what it is reached at is what the node tells others about itself.
-        await self._listen("cluster", lean, self.peering.port_factory)
-        await self._listen("resp", lean, self.clients)
-        await self._listen("admin", self._reactor, admin_site(self.admin))
+        await self._listen("cluster", self.peering.port_factory)
+        await self._listen("resp", self.clients)
+        await self._listen("admin", admin_site(self.admin))
         cluster_port = self._ports.get("cluster")
         self.peering.join(cluster_port.getHost() if cluster_port is not None else None, self._address_of("resp"))
+        self.agreement.start()
         self._tending.start(EXPIRY_TICK_SECONDS, now=False)
         tune_garbage_collection()
         shown = ", ".join(f"{section} {self._address_of(section)}" for section in ("resp", "cluster", "admin"))
@@ -182,7 +202,7 @@ class NodeService(Service):
         hint = f"; try: redis-cli -p {port}{secured} ping" if port else ""
         _log.info("HyperCache node {name} ready: {shown}{hint}", name=self._name, shown=shown, hint=hint)
 
-    async def _listen(self, section: str, reactor: Any, factory: Any) -> None:
+    async def _listen(self, section: str, factory: Any) -> None:
         endpoint = self._endpoints[section]
         if endpoint is None:
             return
@@ -193,12 +213,12 @@ class NodeService(Service):
         elif section in self._tls:
             factory = PlainPort(factory, section, self._reactor)
         try:
-            self._ports[section] = await serverFromString(reactor, endpoint).listen(factory)
+            self._ports[section] = await serverFromString(self._reactor, endpoint).listen(factory)
         except Exception as error:
             raise ConfigurationError(f"{section}.listen: cannot listen on {endpoint}: {error}") from error
 
     def _cannot_start(self, failure: Any) -> None:
-        if failure.check(ConfigurationError, PluginError):
+        if failure.check(ConfigurationError, PluginError, StorageError):
             _log.critical("cannot start: {reason}", reason=failure.getErrorMessage())
         else:
             _log.failure("cannot start", failure)
@@ -208,6 +228,17 @@ class NodeService(Service):
             self._reactor.stop()
         else:
             self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _cannot_go_on(self, error: BaseException) -> None:
+        """End at once: what this node would do from here on could break a promise, and a restart recovers what was promised."""
+        _log.critical("this node ends: {reason}", reason=error)
+        if not isinstance(error, StorageError):
+            _log.failure("what ended it", Failure(error))
+        os._exit(1)
+
+    def _leave(self) -> None:
+        """Stop: the cluster has let this node go."""
+        self._reactor.callLater(0, self._reactor.stop)
 
     # Stop
 
@@ -226,6 +257,7 @@ class NodeService(Service):
         yield DeferredList(waits)
         for client in self.clients:
             client.kill()
+        self.agreement.stop()
         yield self.peering.leave()
         if "cluster" in self._ports:
             yield self._ports.pop("cluster").stopListening()

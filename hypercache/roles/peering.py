@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from hypercache.cluster.control_plane import ControlPlane
     from hypercache.cluster.copies import CopyReplicator
     from hypercache.config import ClusterSettings, Settings
     from hypercache.discovery import Plugins
@@ -74,6 +75,7 @@ class Peering:
         rng: for nonces, cluster ids and jitter.
         wall: returns Unix seconds.
         tracer: records traced requests.
+        control: the node's part in what all members agree on; None for a node among base peers, which agree on nothing.
 
     Attributes:
         metrics: the figures of the cluster protocol.
@@ -99,6 +101,7 @@ class Peering:
         rng: random.Random,
         wall: Callable[[], float],
         tracer: Tracer,
+        control: ControlPlane | None = None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -110,6 +113,7 @@ class Peering:
         self._reactor = reactor
         self._rng = rng
         self._wall = wall
+        self._control = control
         self.metrics = MessageMetrics(plugins.schema)
         self._router = Router(plugins.schema)
         self._provider = provider_named(settings, identity.node_id, wall, plugins.auth_providers.values())
@@ -175,8 +179,8 @@ class Peering:
             max_nodes=cluster.max_nodes,
         )
         membership.expects_members = self._replicator.activate
-        membership.link_up = self._replicator.link_up
-        membership.link_down = self._replicator.link_down
+        membership.link_up = self._link_up
+        membership.link_down = self._link_down
         membership.link_moved = self._replicator.link_moved
         self.peers.terms = self.membership = membership
         for handler in (
@@ -186,6 +190,7 @@ class Peering:
             HeartbeatHandler(),
             ReplicateHandler(self._applier),
             SchemaHandler(self._plugins.schema),
+            *(self._control.handlers() if self._control is not None else ()),
             *plugin_handlers(self._plugins, self._services(membership)),
         ):
             self._router.add(handler)
@@ -194,6 +199,9 @@ class Peering:
         )
         if self._tls is not None:
             self._tls.start()
+        if self._control is not None:
+            self._control.attach(membership)
+            self.peers.before_answers = self._control.turn
         self.peers.accepting = True
         membership.start()
         self._heartbeats.start()
@@ -209,6 +217,16 @@ class Peering:
             done.callback(None)
             return done
         return self.membership.stop()
+
+    def _link_up(self, link: PeerLink) -> None:
+        self._replicator.link_up(link)
+        if self._control is not None:
+            self._control.link_up(link)
+
+    def _link_down(self, link: PeerLink) -> None:
+        self._replicator.link_down(link)
+        if self._control is not None:
+            self._control.link_down(link)
 
     def _services(self, membership: Membership) -> Services:
         links: Callable[[], list[PeerLink]] = membership.links

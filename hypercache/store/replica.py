@@ -156,6 +156,8 @@ class Replica(Shards):
         if deadline and deadline <= self.now_ms:
             self._bury(index, key, stamp)
         else:
+            if self._shared:
+                self._unshare(index)
             self._put_deadline(index, key, deadline)
             self._stamps[index][key] = stamp
         if relay and self.dirty is not None:

@@ -16,6 +16,7 @@ from hypercache.store.memory import DEADLINE_BYTES, bytes_cost, record_bytes
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
 
 SHARDS: Final = 2048
 SHARD_MASK: Final = SHARDS - 1
@@ -28,6 +29,30 @@ NEVER: Final = 1 << 64
 _PROBES: Final = 16
 
 _Parts = tuple[dict[bytes, bytes], dict[bytes, int], dict[bytes, int]]
+
+
+class Frozen:
+    """The records of a store as of one moment; it may be read anywhere, once.
+
+    Args:
+        shards: the values.
+        deadlines: the deadlines, by shard.
+        count: how many records there are.
+    """
+
+    __slots__ = ("_deadlines", "_shards", "count")
+
+    def __init__(self, shards: list[dict[bytes, bytes]], deadlines: list[dict[bytes, int]], count: int) -> None:
+        self._shards = shards
+        self._deadlines = deadlines
+        self.count = count
+
+    def records(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """Yield key, value and deadline (Unix milliseconds; 0 for none) of each, and give up what was yielded."""
+        while self._shards:
+            deadlines = self._deadlines.pop()
+            for key, value in self._shards.pop().items():
+                yield key, value, deadlines.get(key, 0)
 
 
 class Shards:
@@ -49,6 +74,8 @@ class Shards:
         "_mask",
         "_rng",
         "_shards",
+        "_shared",
+        "_special",
         "_stamps",
         "_table_bytes",
         "_tick",
@@ -56,6 +83,7 @@ class Shards:
         "count",
         "floor",
         "now_ms",
+        "soonest",
         "volatile",
     )
 
@@ -71,6 +99,10 @@ class Shards:
         # does not find a key there sifts it first.
         self._unsifted: dict[int, _Parts] = {}
         self._buried_bytes = 0
+        # Whether `put` has more to do than usual: a shard may belong to a frozen copy too, or keys have a default life.
+        self._special = False
+        # By shard: 1 where a frozen copy holds it too, so that it is copied before it changes.
+        self._shared = bytearray()
         self._clear()
 
     def _clear(self) -> None:
@@ -79,6 +111,8 @@ class Shards:
         self._deadlines: list[dict[bytes, int]] = [_NOTHING] * SHARDS
         # No deadline of the shard is earlier.
         self._due = [NEVER] * SHARDS
+        self.soonest = NEVER
+        self._shared = bytearray()
         self.count = 0
         self.volatile = 0
         self._bytes = 0
@@ -92,6 +126,8 @@ class Shards:
     # Records
 
     def _write(self, index: int, key: bytes, value: bytes, deadline: int, stamp: int) -> None:
+        if self._shared:
+            self._unshare(index)
         old = self._shards[index].get(key)
         if old is None:
             self._insert(index, key, value)
@@ -145,8 +181,12 @@ class Shards:
             deadlines[key] = deadline
         if deadline < self._due[index]:
             self._due[index] = deadline
+            if deadline < self.soonest:
+                self.soonest = deadline
 
     def _remove(self, index: int, key: bytes) -> None:
+        if self._shared:
+            self._unshare(index)
         shard = self._shards[index]
         value = shard.pop(key)
         del self._stamps[index][key]
@@ -167,6 +207,38 @@ class Shards:
             self._table_bytes -= getsizeof(deadlines)
             self._deadlines[index] = _NOTHING
             self._due[index] = NEVER
+
+    # Copies
+
+    def freeze(self) -> Frozen:
+        """Return the records as of now; what changes later does not change them. It takes no time that grows with their number."""
+        while self._unsifted:
+            self._sifted(next(iter(self._unsifted)))
+        self._shared = bytearray(b"\1") * SHARDS
+        self._special = True
+        return Frozen(list(self._shards), list(self._deadlines), self.count)
+
+    def become(self, other: Shards) -> None:
+        """Hold what another store holds, which is given up for it."""
+        self._bury_all()
+        for name in ("_shards", "_stamps", "_deadlines", "_due", "soonest", "count", "volatile", "_bytes", "_table_bytes"):
+            setattr(self, name, getattr(other, name))
+        self._access, self._cells, self._mask = other._access, other._cells, other._mask
+        if self._frequency is not None:
+            self._frequency = FrequencySketch(self._rng, keys=self.count)
+
+    def load(self, key: bytes, value: bytes, deadline: int) -> None:
+        """Put a record of a frozen copy into a store that is being filled; it has no stamp."""
+        self._write(hash(key) & SHARD_MASK, key, value, deadline, 0)
+
+    def _unshare(self, index: int) -> None:
+        """Copy a shard that a frozen copy holds too."""
+        if self._shared[index]:
+            self._shared[index] = 0
+            if self._shards[index] is not _NOTHING:
+                self._shards[index] = self._shards[index].copy()
+            if self._deadlines[index] is not _NOTHING:
+                self._deadlines[index] = self._deadlines[index].copy()
 
     # Emptying
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from sys import getsizeof
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hypercache.limits import EVICTION_SAMPLES_COUNT, TOMBSTONE_TTL_SECONDS, TOMBSTONES_MAX_COUNT
 from hypercache.store.eviction import NO_EVICTION, EvictionPolicy
@@ -35,6 +35,7 @@ class Store(Upkeep):
         policy: which key goes when memory is full.
         samples: how many keys an eviction looks at.
         maxmemory: this store's own bound, in bytes; 0 for none but the node's.
+        ttl_ms: how long a key lives that is written without a deadline, in milliseconds; 0 for ever.
         tombstones_max: how many deleted keys are remembered while replicating.
         tombstone_ttl_ms: for how long, in milliseconds.
 
@@ -44,11 +45,13 @@ class Store(Upkeep):
             its deletion) must be told, or the stamp that a mere change of deadline followed.
         floor: records at or under this stamp do not exist (a flush left it); 0 for none.
         before_flush: told of the store before a local flush empties it; None for nobody.
+        log: what its commands go through instead of being run at once; None for nothing.
+        soonest: no deadline is earlier, Unix milliseconds.
         volatile: how many keys have a deadline.
         hits, misses, expired, evicted: counters.
     """
 
-    __slots__ = ("before_flush", "hits", "maxmemory", "misses", "name")
+    __slots__ = ("_ttl_ms", "before_flush", "hits", "log", "maxmemory", "misses", "name")
 
     def __init__(
         self,
@@ -59,14 +62,27 @@ class Store(Upkeep):
         policy: EvictionPolicy = NO_EVICTION,
         samples: int = EVICTION_SAMPLES_COUNT,
         maxmemory: int = 0,
+        ttl_ms: int = 0,
         tombstones_max: int = TOMBSTONES_MAX_COUNT,
         tombstone_ttl_ms: int = int(TOMBSTONE_TTL_SECONDS * 1000),
     ) -> None:
         super().__init__(origin, rng, Tombstones(tombstones_max, tombstone_ttl_ms), policy, samples)
         self.name = name
         self.maxmemory = maxmemory
+        self.ttl_ms = ttl_ms
         self.before_flush: Callable[[Store], None] | None = None
+        self.log: Any = None
         self.hits = self.misses = 0
+
+    @property
+    def ttl_ms(self) -> int:
+        """How long a key lives that is written without a deadline, in milliseconds; 0 for ever."""
+        return self._ttl_ms
+
+    @ttl_ms.setter
+    def ttl_ms(self, ttl_ms: int) -> None:
+        self._ttl_ms = ttl_ms
+        self._special = bool(ttl_ms or self._shared)
 
     # Time
 
@@ -194,8 +210,13 @@ class Store(Upkeep):
         Args:
             key: the key.
             value: the value.
-            deadline: Unix milliseconds; 0 for none.
+            deadline: Unix milliseconds; 0 for none but the store's own `ttl_ms`.
         """
+        if self._special:
+            if self._ttl_ms and not deadline:
+                deadline = self.now_ms + self._ttl_ms
+            if self._shared:
+                self._unshare(hash(key) & SHARD_MASK)
         # `_write` with a fresh stamp, spelt out: this is the path of every SET, and the call alone is a tenth of it.
         key_hash = hash(key)
         index = key_hash & SHARD_MASK
@@ -252,6 +273,8 @@ class Store(Upkeep):
         if deadline and deadline <= self.now_ms:
             return self.delete(key)
         index = hash(key) & SHARD_MASK
+        if self._shared:
+            self._unshare(index)
         self._put_deadline(index, key, deadline)
         followed = self._stamps[index][key]
         self._stamp += STAMP_STEP
@@ -268,6 +291,12 @@ class Store(Upkeep):
         if self.dirty is not None:
             self.dirty.clear()
             self.floor = self.next_stamp()
+
+    def discard_all(self) -> None:
+        """Empty the store as if nothing had ever been in it: nobody is told, and what comes from elsewhere is taken again."""
+        self._bury_all()
+        if self.dirty is not None:
+            self.dirty.clear()
 
     # Inside
 

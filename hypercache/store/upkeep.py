@@ -110,6 +110,29 @@ class Upkeep(Replica):
         self.evicted += 1
         return True
 
+    def victims(self, count: int) -> list[bytes]:
+        """Return up to ``count`` keys that should go by the policy, without dropping any."""
+        policy = self._policy
+        chosen: dict[bytes, None] = {}
+        for _ in range(count if policy.evicts else 0):
+            sample = self._sample(self.samples, volatile_only=policy.volatile_only)
+            if not sample:
+                break
+            chosen[max(sample, key=lambda key: policy.score(self._candidate(key)))] = None
+        return list(chosen)
+
+    def expire_due(self) -> None:
+        """Drop every key whose deadline has passed: from then on nothing shows that it was there."""
+        now = self.now_ms
+        if self.soonest > now:
+            return
+        for index, due in enumerate(self._due):
+            if due <= now:
+                for key in [key for key, deadline in self._deadlines[index].items() if deadline <= now]:
+                    self._drop_expired(index, key)
+                self._due[index] = min(self._deadlines[index].values(), default=NEVER)
+        self.soonest = min(self._due)
+
     def tend(self, out_of_time: Callable[[], bool]) -> None:
         """Do background work until ``out_of_time()`` or all is done: free flushed shards, expire, collect tombstones."""
         while self.release_one():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hypercache.wire.extension import Trace
 
 _NS_PER_SECOND: Final = 1_000_000_000
+_NS_PER_MS: Final = 1_000_000
 _DEFAULT_STORE: Final = "default"
 
 
@@ -129,6 +130,7 @@ class Tracer:
         session: Session,
         request: list[bytes],
         run: Callable[[list[bytes]], bytes | None],
+        since_ms: int = 0,
     ) -> bytes | None:
         """Run a client's command and record it.
 
@@ -138,12 +140,13 @@ class Tracer:
             session: the connection's.
             request: the command and its arguments.
             run: runs it.
+            since_ms: when it began, Unix milliseconds; 0 for now.
 
         Returns:
             The reply; None where the command is held back, and nothing is recorded.
         """
         store = session.store.name
-        start_ns = self._now_ns()
+        start_ns = since_ms * _NS_PER_MS or self._now_ns()
         with handling(trace):
             reply = run(request)
         if reply is None:

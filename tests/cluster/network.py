@@ -12,27 +12,38 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from hypercache.auth.none import NoAuthProvider
+from hypercache.cluster.control_plane import ControlPlane
 from hypercache.cluster.copies import CopyReplicator
 from hypercache.cluster.dialer import Dialer
 from hypercache.cluster.heartbeats import Heartbeats
+from hypercache.cluster.machine import ClusterMachine
 from hypercache.cluster.membership import Membership, NodeFacts
+from hypercache.cluster.raft_stores import RaftStores
+from hypercache.config import load_settings
+from hypercache.control.commands import decode_outcome, proposal
+from hypercache.control.machine import ControlMachine
+from hypercache.errors import HyperCacheError
 from hypercache.handlers.heartbeat import HeartbeatHandler
 from hypercache.handlers.membership import JoinHandler, RingQueryHandler, RingUpdateHandler
 from hypercache.handlers.replicate import ReplicateHandler
 from hypercache.net.metrics import MessageMetrics
 from hypercache.net.peer import LinkSettings, PeerFactory
 from hypercache.net.router import Router
+from hypercache.persist.disk import DirectoryDisk
 from hypercache.persist.identity import Identity
 from hypercache.replication.apply import Applier
 from hypercache.replication.feed import Feed
 from hypercache.store import Keyspace
 from hypercache.wire import Decoder
 from hypercache.wire.messages import SCHEMA
+from tests.consensus.drivers import HeldJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from hypercache.control.state import ControlState
+    from hypercache.net.link import PeerLink
     from hypercache.store import Store
 
 LATENCY_SECONDS = 0.001
@@ -247,6 +258,9 @@ class Node:
         outbox: int = 1000,
         ahead: float = 0.0,
         directory: str = "",
+        agrees: bool = False,
+        overrides: Iterable[str] = (),
+        node_id: int = 0,
     ) -> None:
         self.net = net
         self.number = number
@@ -254,7 +268,8 @@ class Node:
         self.clock = NodeClock(net.clock)
         self._ahead = ahead
         rng = random.Random(number)
-        self.identity = Identity(net.directory / (directory or f"node{number}"), rng)
+        kept = net.directory / (directory or f"node{number}")
+        self.identity = Identity(kept, rng, node_id=node_id)
         self.keyspace = Keyspace(origin=self.identity.node_id, rng=rng, maxmemory=maxmemory)
         self.keyspace.advance(self.now_ms())
 
@@ -273,6 +288,16 @@ class Node:
         )
         facts = NodeFacts(f"n{number}", "", self.address, max_frame, SCHEMA.hash())
         seeds = [each if isinstance(each, str) else each.address for each in join]
+        self.control: Any = None
+        self.failures: list[BaseException] = []
+        self.left = False
+        if agrees:
+            given = [f"cluster.join={','.join(seeds)}", f"cluster.max_nodes={max_nodes}", *overrides]
+            try:
+                self.control = self._agree(kept, load_settings(overrides=given), rng)
+            except HyperCacheError:
+                self.identity.close()
+                raise
         self.membership = Membership(
             self.identity,
             facts,
@@ -285,8 +310,8 @@ class Node:
             max_nodes=max_nodes,
         )
         self.peers.terms = self.membership
-        self.membership.link_up = self.replicator.link_up
-        self.membership.link_down = self.replicator.link_down
+        self.membership.link_up = self._link_up
+        self.membership.link_down = self._link_down
         self.membership.link_moved = self.replicator.link_moved
         self.membership.expects_members = self.replicator.activate
         for handler in (
@@ -295,12 +320,60 @@ class Node:
             RingUpdateHandler(self.membership),
             HeartbeatHandler(),
             ReplicateHandler(self.applier),
+            *(self.control.handlers() if agrees else ()),
         ):
             router.add(handler)
         self.heartbeats = Heartbeats(self.membership, clock=self.clock, wall=self.wall, load=lambda: 1234)
         net.listeners[self.address] = lambda transport: self.peers.buildProtocol(None)
+        if agrees:
+            self.control.attach(self.membership)
         self.membership.start()
         self.heartbeats.start()
+
+    def _agree(self, kept: Path, settings: Any, rng: random.Random) -> ControlPlane:
+        self.machine = ClusterMachine(ControlMachine(), RaftStores(), self.wall, rng)
+        control = ControlPlane(
+            settings,
+            self.identity,
+            DirectoryDisk(kept / "raft"),
+            self.machine,
+            clock=self.clock,
+            rng=rng,
+            make_journal=lambda: HeldJournal(self.clock),
+            failed=self.failures.append,
+        )
+        self.machine.on_control = control.agreed
+        control.left = self._note_left
+        return control
+
+    def _note_left(self) -> None:
+        self.left = True
+
+    def _link_up(self, link: PeerLink) -> None:
+        self.replicator.link_up(link)
+        if self.control is not None:
+            self.control.link_up(link)
+
+    def _link_down(self, link: PeerLink) -> None:
+        self.replicator.link_down(link)
+        if self.control is not None:
+            self.control.link_down(link)
+
+    @property
+    def agreed(self) -> ControlState:
+        state: ControlState = self.control.state
+        return state
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.clock.alive and self.control.leads)
+
+    def propose(self, command: Any) -> Any:
+        """Propose an entry of the control plane; return its outcome."""
+        outcomes: list[Any] = []
+        self.control.propose(proposal(command)).addCallback(decode_outcome).addBoth(outcomes.append)
+        self.net.until(lambda: outcomes)
+        return outcomes[0]
 
     def wall(self) -> float:
         return self.net.wall() + self._ahead
@@ -334,6 +407,8 @@ class Node:
             self.clock.alive = False
             self.net.listeners.pop(self.address, None)
             self.identity.close()
+            if self.control is not None:
+                self.control.stop()
             for transport in self.net.transports:
                 if self.address == transport.host and transport.open:
                     transport.open = False

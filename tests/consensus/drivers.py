@@ -82,7 +82,7 @@ class Disk:
 class HeldJournal:
     """Does work when a test lets it, or at once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._jobs: list[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = []
         self.held = False
@@ -195,6 +195,9 @@ class Member:
     def send(self, outbound: Outbound) -> None:
         self.sent.append(outbound)
         self.group.carry(self.node_id, outbound)
+
+    def flush(self) -> None:
+        """All is on its way."""
 
 
 class Group:

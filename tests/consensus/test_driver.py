@@ -226,7 +226,7 @@ def test_a_disk_that_failed_ends_the_node_and_nothing_it_held_is_promised(error:
 
 
 def test_a_log_that_has_grown_becomes_a_snapshot_and_a_node_that_lacks_it_is_sent_one() -> None:
-    group = Group(3, snapshot_after=500)
+    group = Group(3, options=Options(catch_up_max_bytes=1), snapshot_after=500)
     leader = group.elect(1)
     group[3].kill()
     group.cut.add(3)
