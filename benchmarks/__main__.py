@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.report import Row, print_table
 
-NAMES = ("codec", "resp", "replicate", "memory", "pause", "idle", "metrics", "links")
+NAMES = ("codec", "resp", "replicate", "memory", "pause", "idle", "metrics", "links", "consensus")
 
 
 @click.command()
@@ -18,11 +18,14 @@ NAMES = ("codec", "resp", "replicate", "memory", "pause", "idle", "metrics", "li
 @click.option("--rounds", default=5, show_default=True, help="Rounds whose median counts.")
 @click.option("--quick", is_flag=True, help="A tenth of the work, to see that it runs.")
 @click.option("--json", "file", type=click.Path(), help="Write the figures to a file as well.")
-def main(names: tuple[str, ...], rounds: int, quick: bool, file: str | None) -> None:
+@click.option("--clients", default="1,64", show_default=True, help="How many clients, in turn (consensus).")
+@click.option("--seconds", default=3.0, show_default=True, help="How long they ask at a time (consensus).")
+def main(names: tuple[str, ...], rounds: int, quick: bool, file: str | None, clients: str, seconds: float) -> None:
     """Measure HyperCache, as ratios against a peer in the same run on this machine."""
     rows: list[Row] = []
     for name in names or NAMES:
-        rows += importlib.import_module(f"benchmarks.{name}").run(rounds, quick)
+        options = {"clients": [int(count) for count in clients.split(",")], "seconds": seconds} if name == "consensus" else {}
+        rows += importlib.import_module(f"benchmarks.{name}").run(rounds, quick, **options)
     print_table(rows)
     if file:
         Path(file).write_bytes(msgspec.json.format(msgspec.json.encode(rows)))

@@ -15,7 +15,7 @@ from hypercache.control.entries import decided, split_entry
 from hypercache.control.machine import ControlMachine
 from hypercache.raft import Configuration, Options, Raft, SnapshotMeta
 from hypercache.wire.messages import Suspicion
-from tests.consensus.drivers import Disk, HeldJournal, outcome
+from tests.consensus.drivers import Disk, HeldJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -243,6 +243,3 @@ class Net:
 
     def states(self) -> dict[int, MemberState]:
         return {node_id: member.state for node_id, member in self.leader.state.members.items()}
-
-
-__all__ = ["BEAT_SECONDS", "CLUSTER", "OUT_SECONDS", "Net", "Node", "outcome"]
