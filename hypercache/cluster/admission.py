@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from hypercache.control.commands import AddMember, Code, Outcome, SetMemberState, decode_outcome, proposal
 from hypercache.control.state import MemberState
-from hypercache.errors import HyperCacheError
+from hypercache.errors import HyperCacheError, MalformedMessageError
 from hypercache.wire import ErrorCode, Status
 from hypercache.wire.messages import NodeJoinResponse, NodeLeaveResponse
 
@@ -64,7 +64,10 @@ class Admission:
         if member is None or member.state is MemberState.REJOINING:
             return False
         greeting = link.greeting
-        return not member.extended if greeting is None else bool(greeting.cluster_id)
+        if greeting is None:
+            return not member.extended
+        # One of an earlier boot, or of no cluster, holds nothing of what it acknowledged (rule 14).
+        return bool(greeting.cluster_id) and greeting.boot >= member.boot
 
     def has_left(self, node_id: int) -> bool:
         """Whether a node was a member, and is none any more."""
@@ -146,7 +149,11 @@ class Admission:
         )
 
     def _joined(self, answer: bytes, node_id: int) -> NodeJoinResponse:
-        outcome: Outcome = decode_outcome(answer)
+        try:
+            outcome: Outcome = decode_outcome(answer)
+        except MalformedMessageError as fault:
+            _log.error("the answer to the wish of node {id} is none: {fault}", id=node_id, fault=fault)
+            return NodeJoinResponse(Status.RETRY_LATER, 0, 0)
         if outcome.code is Code.OK:
             return NodeJoinResponse(Status.SUCCESS, 0, self._plane.identity.cluster_id)
         if outcome.code is Code.REJOIN:

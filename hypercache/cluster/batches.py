@@ -1,7 +1,7 @@
 """What an entry of the stores of level raft holds: the commands of clients, and what they were answered.
 
 A batch is a msgpack array of units, a unit ``[store, protocol, [[name, argument …] …]]``: commands of one connection that are
-applied directly after each other. An answer has an array of replies a unit.
+applied directly after each other. An answer has an array of replies a unit; it is nil where every reply is OK.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _ARRAY_32: Final = 0xDD
 _encode: Final = msgspec.msgpack.Encoder().encode
 _units: Final = msgspec.msgpack.Decoder(list[Unit])
 _answer: Final = msgspec.msgpack.Decoder(list[list[bytes]])
+ALL_OK: Final = _encode(None)
+"""The answer to a batch whose every reply is OK."""
 
 
 def encode_unit(store: int, resp: int, requests: list[list[bytes]]) -> bytes:
@@ -55,7 +57,7 @@ def encode_answer(replies: list[list[bytes]]) -> bytes:
 
 
 def decode_answer(data: bytes) -> list[list[bytes]]:
-    """Return the replies to each unit.
+    """Return the replies to each unit; only of an answer that is not `ALL_OK`.
 
     Raises:
         MalformedMessageError: there is something else in it.

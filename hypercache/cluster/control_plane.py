@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
@@ -18,10 +19,10 @@ from hypercache.consensus.links import SENDERS, Links, RaftHandler
 from hypercache.control.commands import AddMember, FoundCluster
 from hypercache.control.duties import Policy
 from hypercache.control.report import GroupStatus, status_report
-from hypercache.errors import ConfigurationError, NotLeaderError
+from hypercache.errors import ConfigurationError, HyperCacheError, NotLeaderError
 from hypercache.handlers.departure import LeaveHandler
 from hypercache.handlers.suspicion import SuspicionHandler
-from hypercache.limits import RAFT_ANSWER_SECONDS
+from hypercache.limits import RAFT_ANSWER_SECONDS, RAFT_RESIGN_SECONDS
 from hypercache.persist.raft_log import Recovered, open_raft_storage
 from hypercache.raft import Configuration, HardState, Options, Raft
 from hypercache.wire import NodeType
@@ -29,6 +30,8 @@ from hypercache.wire import NodeType
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+
+    from twisted.python.failure import Failure
 
     from hypercache.cluster.machine import ClusterMachine
     from hypercache.cluster.membership import Membership
@@ -99,6 +102,7 @@ class ControlPlane:
         self._membership: Membership | None = None
         self._steward: Steward | None = None
         self._ended = False
+        self._resigning: Deferred[None] | None = None
         self._journals = (make_journal(), make_journal())
         self._links = Links(self._link_to, self._step, RAFT_ANSWER_SECONDS)
         self.admission = Admission(self, settings.cluster.max_nodes)
@@ -245,6 +249,28 @@ class ControlPlane:
             raise NotLeaderError(0)
         self.consensus.transfer(target)
 
+    def resign(self) -> Deferred[None]:
+        """Hand the leadership to the most level voter, if this node leads; fires when it does not any more, or after a while."""
+        done: Deferred[None] = Deferred()
+        consensus = self.consensus
+        heir = 0
+        if consensus is not None and consensus.leads:
+            heard = {node for node in self.state.voters if self._link_to(node) is not None}
+            progress = consensus.raft.progress
+            heir = max((node for node in heard if node in progress), key=lambda node: progress[node].match, default=0)
+        if not heir or consensus is None:
+            done.callback(None)
+            return done
+        try:
+            consensus.transfer(heir)
+        except HyperCacheError as error:
+            _log.info("the leadership is not handed over: {reason}", reason=error)
+            done.callback(None)
+            return done
+        self._resigning = done
+        done.addTimeout(RAFT_RESIGN_SECONDS, self._clock).addErrback(_too_slow)
+        return done
+
     def propose(self, data: bytes) -> Deferred[bytes]:
         """Propose an entry (`Consensus.propose`); without a part in a group nobody leads it."""
         return fail(NotLeaderError(0)) if self.consensus is None else self.consensus.propose(data)
@@ -288,8 +314,8 @@ class ControlPlane:
 
     def link_down(self, link: PeerLink) -> None:
         """Take note that a link to a member is gone."""
-        if self.consensus is not None:
-            self.consensus.lost(link.node_id)
+        if self.consensus is not None and not self.consensus.stopped:
+            self.consensus.hung_up(link.node_id)
 
     def status(self) -> dict[str, Any]:
         """Return what `hypercache status` shows."""
@@ -336,6 +362,8 @@ class ControlPlane:
         return FoundCluster(identity.cluster_id, founder)
 
     def _changed(self) -> None:
+        if self._resigning is not None and not self.leads and not self._resigning.called:
+            self._resigning.callback(None)
         if self._steward is not None:
             self._steward.poke()
 
@@ -364,6 +392,11 @@ def _joins_anew(reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"this node {reason}; give --join HOST:PORT of a member, or start with an empty data directory to found another cluster"
     )
+
+
+def _too_slow(failure: Failure) -> None:
+    """Go without: the others elect a leader by themselves."""
+    failure.trap(defer.TimeoutError)
 
 
 def _nobody() -> None:

@@ -205,8 +205,13 @@ class Consensus:
         self.stir()
 
     def lost(self, node_id: int) -> None:
-        """Take note that the link to a peer dropped, or that there is another one: what was on its way may be lost."""
+        """Take note that there is another link to a peer: what was on its way over the one before may be lost."""
         self.raft.lost(node_id)
+        self.stir()
+
+    def hung_up(self, node_id: int) -> None:
+        """Take note that the link to a peer ended, and there is no other."""
+        self.raft.hung_up(node_id)
         self.stir()
 
     def change_members(self, voters: Iterable[int], learners: Iterable[int]) -> None:

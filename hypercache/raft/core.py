@@ -117,6 +117,8 @@ class Raft:
         # A restart forgets whom it heard; under a lease it must not help to elect another before the old one's lease has ended.
         self._contact = 0 if options.lease_ticks and state.term else options.election_ticks
         self._timeout = 0
+        # The election timeout is a short one: the link to the leader has ended.
+        self._hurried = False
         self._restart_timer()
         self._chunks: list[Chunk] = []
         self._snapshot: SnapshotMeta | None = None
@@ -329,6 +331,19 @@ class Raft:
             self._changed = True
             self.role.replication.lost(node_id)
 
+    def hung_up(self, node_id: int) -> None:
+        """Note that the link to a peer ended: its process has, most likely, and does not only keep silent.
+
+        Who followed it does not wait out the election timeout: it campaigns, and helps others to, soon. Where it was mistaken,
+        those who still hear the leader refuse their pre-votes, and nothing changes. With leases it waits, for they may run still.
+        """
+        self.lost(node_id)
+        options = self.options
+        if node_id and node_id == self.leader != self.node_id and options.pre_vote and not options.lease_ticks:
+            self._contact = options.election_ticks
+            self._timeout = self._elapsed + 1 + self._random.randrange(max(1, options.election_ticks // 3))
+            self._hurried = True
+
     @property
     def has_ready(self) -> bool:
         """Whether something happened since the last `ready`."""
@@ -401,6 +416,7 @@ class Raft:
         return self._elapsed >= self._timeout
 
     def _restart_timer(self) -> None:
+        self._hurried = False
         self._elapsed = 0
         self._timeout = self.options.election_ticks + self._random.randrange(self.options.election_ticks)
 
@@ -454,6 +470,8 @@ class Raft:
             raise ConsistencyError(f"nodes {self.leader} and {sender} both lead term {term}")
         if term > self.term or self.leader != sender or not isinstance(self.role, Follower):
             self.become_follower(term, sender)
+        if self._hurried:
+            self._restart_timer()
         self._elapsed = self._contact = 0
 
     def _on_append_entries(self, sender: int, message: AppendEntries, exchange: int) -> None:

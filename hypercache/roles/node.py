@@ -257,6 +257,7 @@ class NodeService(Service):
         yield DeferredList(waits)
         for client in self.clients:
             client.kill()
+        yield self.agreement.control.resign()
         self.agreement.stop()
         yield self.peering.leave()
         if "cluster" in self._ports:

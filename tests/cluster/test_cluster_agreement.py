@@ -223,6 +223,25 @@ def test_a_dead_leader_is_replaced_and_down(net: Network) -> None:
     net.until(lambda: all(node.agreed.members[dead.identity.node_id].state is MemberState.DOWN for node in rest), 15)
 
 
+def test_a_leader_that_stops_hands_over_first(net: Network) -> None:
+    nodes = cluster(net, 3)
+    leader = leader_of(net, nodes)
+    term = leader.control.consensus.raft.term
+    done = outcome_of(leader.control.resign())
+    net.until(lambda: done, 0.9)
+    assert done == [None]
+    net.until(lambda: any(node.leads for node in nodes if node is not leader), 0.2)
+    assert leader_of(net, nodes).control.consensus.raft.term == term + 1
+
+
+def test_a_leader_that_dies_is_replaced_sooner_than_one_that_keeps_silent(net: Network) -> None:
+    nodes = cluster(net, 3)
+    leader = leader_of(net, nodes)
+    rest = [node for node in nodes if node is not leader]
+    leader.kill()
+    net.until(lambda: any(node.leads for node in rest), 0.8)
+
+
 def test_a_dead_member_is_removed_cleanly_and_comes_back_only_as_a_new_one(net: Network) -> None:
     nodes = cluster(net, 3)
     dead = next(node for node in nodes if not node.leads)

@@ -441,3 +441,41 @@ def test_who_waits_for_a_commit_hears_of_it_at_once_and_others_with_the_next_hea
     group.settle()
     group.tick(1, 1)
     assert [group[node].data[-1] for node in (1, 2, 3)] == [b"last"] * 3
+
+
+def test_a_leader_that_hung_up_is_replaced_within_a_third_of_an_election_timeout() -> None:
+    options = Options(election_ticks=30)
+    group = Group.of(3, options)
+    group.elect(1)
+    group.cut(1)
+    for node in (2, 3):
+        group.raft(node).hung_up(1)
+    group.tick(12, 2, 3)
+    assert State.LEADER in (group[2].state, group[3].state)
+
+
+def test_who_lost_the_link_to_a_leader_that_others_hear_disturbs_nobody_and_waits_as_ever_once_it_hears_it() -> None:
+    group = Group.of(3, Options(election_ticks=30))
+    leader = group.elect(1)
+    term = leader.raft.term
+    group.lost = lambda sender, outbound: {sender, outbound.to} == {1, 3}
+    group.raft(3).hung_up(1)
+    group.tick(60)
+    assert (leader.state, leader.raft.term) == (State.LEADER, term)
+    group.lost = lambda sender, outbound: False
+    group.tick(2)
+    assert group.raft(3).leader == 1
+    group.cut(1)
+    group.tick(29, 3)
+    assert group[3].state is State.FOLLOWER, "the short timeout was for once"
+
+
+def test_with_leases_nobody_hurries() -> None:
+    group = Group.of(3, Options(election_ticks=30, lease_ticks=20))
+    group.elect(1)
+    group.tick(40)
+    group.cut(1)
+    for node in (2, 3):
+        group.raft(node).hung_up(1)
+    group.tick(29, 2, 3)
+    assert State.LEADER not in (group[2].state, group[3].state)

@@ -249,7 +249,7 @@ def test_a_span_lasts_as_the_command_does_and_never_ends_before_it_starts() -> N
     function = echo.function
 
     def run(step: float) -> int:
-        def slow(session: object, args: list[bytes]) -> bytes:
+        def slow(session: object, args: list[bytes]) -> bytes | None:
             tracer.now += step
             return function(session, args)  # type: ignore[arg-type]
 
