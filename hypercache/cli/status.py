@@ -11,7 +11,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hypercache.errors import ConfigurationError
@@ -110,15 +110,17 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(told, highlight=False, markup=False)
     if node["disk_full"]:
         console.print("its disk is full: it takes no part in decisions", style="red", highlight=False)
-    console.print(_members(report["members"]))
+    console.print(_members(report["members"], names))
     if report["stores"]:
         console.print(_stores(report["stores"]))
     if report["plan"] is not None:
         console.print(f"plan {report['plan']['index']} is under way: {report['plan']['reason']}", highlight=False, markup=False)
 
 
-def _members(members: list[dict[str, Any]]) -> Table:
-    table = Table("member", "id", "state", "role", "address", "match", "suspected by", box=None, pad_edge=False)
+def _members(members: list[dict[str, Any]], names: dict[int, str]) -> Table:
+    # An id that is cut short is none.
+    whole = Column("id", no_wrap=True, min_width=max((len(str(member["id"])) for member in members), default=0))
+    table = Table("member", whole, "state", "role", "address", "match", "suspected by", box=None, pad_edge=False)
     for member in members:
         table.add_row(
             Text(member["name"] or "-"),
@@ -127,7 +129,7 @@ def _members(members: list[dict[str, Any]]) -> Table:
             member["role"],
             Text(member["address"] or "-"),
             "-" if member["match"] is None else str(member["match"]),
-            ", ".join(map(str, member["suspected_by"])) or "-",
+            Text(", ".join(names.get(each, str(each)) for each in member["suspected_by"]) or "-"),
         )
     return table
 
