@@ -11,7 +11,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from hypercache.errors import ConfigurationError
@@ -21,6 +21,7 @@ from hypercache.net.addresses import format_address, parse_address
 _TIMEOUT_SECONDS: Final = 5.0
 _ANSWER_MAX_BYTES: Final = 16 * MIB
 _STATE_STYLES: Final = {"up": "green", "down": "red", "joining": "yellow", "leaving": "yellow", "rejoining": "yellow"}
+_WIDEST: Final = 1000
 
 
 @click.command()
@@ -110,17 +111,21 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(told, highlight=False, markup=False)
     if node["disk_full"]:
         console.print("its disk is full: it takes no part in decisions", style="red", highlight=False)
-    console.print(_members(report["members"], names))
+    _show_whole(_members(report["members"], names), console)
     if report["stores"]:
-        console.print(_stores(report["stores"]))
+        _show_whole(_stores(report["stores"]), console)
     if report["plan"] is not None:
         console.print(f"plan {report['plan']['index']} is under way: {report['plan']['reason']}", highlight=False, markup=False)
 
 
+def _show_whole(table: Table, console: Console) -> None:
+    """Print a table as wide as it is: an id or an address that is cut short is none."""
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=_WIDEST)).maximum)
+    console.print(table)
+
+
 def _members(members: list[dict[str, Any]], names: dict[int, str]) -> Table:
-    # An id that is cut short is none.
-    whole = Column("id", no_wrap=True, min_width=max((len(str(member["id"])) for member in members), default=0))
-    table = Table("member", whole, "state", "role", "address", "match", "suspected by", box=None, pad_edge=False)
+    table = Table("member", "id", "state", "role", "address", "match", "suspected by", box=None, pad_edge=False)
     for member in members:
         table.add_row(
             Text(member["name"] or "-"),

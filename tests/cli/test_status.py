@@ -124,7 +124,7 @@ def test_tables_show_members_states_the_leader_and_the_stores(port: Port) -> Non
     assert "ring version 3" in result.output
     assert "commit 120, applied 118" in result.output
     assert ["n1", "1", "up", "leader", "10.0.0.1:7379", "120", "-"] in lines
-    assert ["n2", "2", "down", "voter", "10.0.0.2:7379", "99", "1"] in lines
+    assert ["n2", "2", "down", "voter", "10.0.0.2:7379", "99", "n1"] in lines
     assert ["[red]tricky[/]", "3", "joining", "learner", "-", "-", "-"] in lines
     assert ["bank", "raft", "all", "4096", "none", "-"] in lines
     assert "n3 [b]joined[/b]" in result.output
@@ -195,3 +195,17 @@ def test_a_port_with_tls_is_asked_under_the_authority_that_is_given(tmp_path: Pa
             result = run("--admin", port.address, *options)
             assert (result.exit_code, port.asked) == (1, ["/status"])
             assert result.output.startswith("Error: ")
+
+
+def test_ids_and_addresses_are_shown_whole_however_many_suspect_a_member(port: Port) -> None:
+    told = report()
+    long = told["members"][0] | {
+        "id": (1 << 64) - 1,
+        "address": "a-host-with-a-long-name.example.com:7379",
+        "suspected_by": [1, 2] * 20,
+    }
+    port.tell(told | {"members": [*told["members"], long]})
+    output = run("--admin", port.address).output
+    assert str((1 << 64) - 1) in output
+    assert "a-host-with-a-long-name.example.com:7379" in output
+    assert "n1, n2, n1" in output
