@@ -251,6 +251,9 @@ _LOWEST: Final[Mapping[str, float]] = {
 }
 """Numbers that must be at least this; all others at least 0."""
 
+_HIGHEST: Final[Mapping[str, float]] = {"raft.voters": limits.RAFT_VOTERS_MAX_COUNT}
+"""Numbers that must be at most this."""
+
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     **{f"{port}_tls.clients": ("none", "optional", "require") for port in ("cluster", "resp", "admin")},
     **{f"{port}_tls.minimum": ("1.2", "1.3") for port in ("cluster", "resp", "admin")},
@@ -360,6 +363,9 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     lowest = _LOWEST.get(name, 0)
     if number < lowest:
         raise ValueError(f"must be at least {lowest:g}")
+    highest = _HIGHEST.get(name)
+    if highest is not None and number > highest:
+        raise ValueError(f"must be at most {highest:g}")
     return number
 
 

@@ -91,6 +91,17 @@ _REPLICATION: Final = (
         "Messages that the peer answered with an error, by the present links.",
     ),
 )
+_RAFT: Final = (
+    _Figure("term", "hypercache_raft_term", GaugeMetricFamily, "The current term; 0 without a part in a group."),
+    _Figure("leads", "hypercache_raft_leads", GaugeMetricFamily, "1 while this node leads."),
+    _Figure("committed", "hypercache_raft_committed_index", GaugeMetricFamily, "The last entry known to be committed."),
+    _Figure("applied", "hypercache_raft_applied_index", GaugeMetricFamily, "The last entry applied here."),
+    _Figure("proposals", "hypercache_raft_proposals", GaugeMetricFamily, "Proposals of this node without an answer."),
+    _Figure("log_bytes", "hypercache_raft_log_bytes", GaugeMetricFamily, "Entries held in memory."),
+    _Figure("leaderships", "hypercache_raft_leaderships", CounterMetricFamily, "How often this node came to lead."),
+    _Figure("writes", "hypercache_raft_log_writes", CounterMetricFamily, "Batches written to the log and made durable."),
+    _Figure("disk_full", "hypercache_raft_disk_full", GaugeMetricFamily, "1 while the disk takes nothing more of the log."),
+)
 
 
 class NodeCollector(Collector):
@@ -99,7 +110,7 @@ class NodeCollector(Collector):
     Args:
         metrics: the figures of the cluster protocol.
         figures: returns the other figures of the node, as `/stats` has them: the sections ``node``, ``clients``, ``stores``,
-            ``replication`` and ``links``.
+            ``replication``, ``raft`` and ``links``.
     """
 
     def __init__(self, metrics: MessageMetrics, figures: Callable[[], dict[str, Any]]) -> None:
@@ -119,6 +130,8 @@ class NodeCollector(Collector):
             yield family
         for figure in _REPLICATION:
             yield figure.family(figure.name, figure.help, value=figures["replication"][figure.key])
+        for figure in _RAFT:
+            yield figure.family(figure.name, figure.help, value=figures["raft"][figure.key])
         yield from _of_links(figures["links"])
         for name, what in LINK_COUNTERS.items():
             yield CounterMetricFamily(f"hypercache_{name}", what, value=getattr(self._metrics, name))

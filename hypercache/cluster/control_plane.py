@@ -5,7 +5,7 @@ A node founds a cluster, or finds one on its disk, or is let into one; before th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, fail
@@ -45,12 +45,34 @@ if TYPE_CHECKING:
     from hypercache.wire import Message
 
 _log = Logger()
+_ELECTION_HEARTBEATS_MIN_COUNT: Final = 3
+_FIGURES: Final = (
+    "term",
+    "leads",
+    "leader",
+    "committed",
+    "applied",
+    "proposals",
+    "log_bytes",
+    "leaderships",
+    "writes",
+    "disk_full",
+)
 
 
 def raft_options(settings: Settings) -> Options:
-    """Return how the group behaves, of the settings; a tick is a heartbeat."""
+    """Return how the group behaves, of the settings; a tick is a heartbeat.
+
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
     raft = settings.raft
-    election = max(2, round(raft.election / raft.heartbeat))
+    election = round(raft.election / raft.heartbeat)
+    if election < _ELECTION_HEARTBEATS_MIN_COUNT:
+        raise ConfigurationError(
+            f"raft.election = {raft.election:g} must be at least {_ELECTION_HEARTBEATS_MIN_COUNT} times "
+            f"raft.heartbeat = {raft.heartbeat:g}: a single heartbeat that is late must elect nobody"
+        )
     return Options(election_ticks=election, prompt_commits=False, lease_ticks=max(1, election * 3 // 4) if raft.lease else 0)
 
 
@@ -91,6 +113,7 @@ class ControlPlane:
         self.consensus: Consensus | None = None
         self.left: Callable[[], None] = _nobody
         self._settings = settings
+        self._options = raft_options(settings)
         self._identity = identity
         self._disk = disk
         self._storage: RaftStorage | None = None
@@ -175,7 +198,7 @@ class ControlPlane:
         assert recovered is not None
         raft = Raft(
             identity.node_id,
-            raft_options(settings),
+            self._options,
             self._rng,
             storage,
             hard_state=recovered.hard_state,
@@ -342,6 +365,26 @@ class ControlPlane:
             disk_full=consensus.disk_full,
         )
         return status_report(self.state, status)
+
+    def figures(self) -> dict[str, int]:
+        """Return the figures of the node's part in the group; zeros where it has none."""
+        consensus = self.consensus
+        if consensus is None:
+            return dict.fromkeys(_FIGURES, 0)
+        raft, log = consensus.raft, consensus.raft.log
+        values = (
+            raft.term,
+            int(consensus.leads),
+            raft.leader,
+            raft.commit,
+            consensus.applying.applied,
+            consensus.proposals,
+            log.bytes_between(log.first_index - 1, log.last_index),
+            consensus.leaderships,
+            consensus.writes,
+            int(consensus.disk_full),
+        )
+        return dict(zip(_FIGURES, values, strict=True))
 
     # Inside
 

@@ -77,6 +77,8 @@ class Consensus:
     Attributes:
         raft: the core; only its properties are for others to read.
         applying: the state machine and its sessions.
+        leaderships: how often this node came to lead.
+        writes: how often the log was written, and made durable.
         changed: called when the leader, the term, or the configuration is another one.
         stopped: nothing is done any more.
     """
@@ -98,6 +100,7 @@ class Consensus:
         self.raft = raft
         self.changed: Callable[[], None] = _nobody
         self.stopped = True
+        self.leaderships = self.writes = 0
         self._storage = storage
         self._journal = journal
         self._machine = machine
@@ -255,6 +258,11 @@ class Consensus:
         """Whether the disk takes nothing more."""
         return self._disk is Disk.FULL
 
+    @property
+    def proposals(self) -> int:
+        """How many proposals of this node wait for their answers."""
+        return len(self._proposals)
+
     # Turns
 
     def stir(self) -> None:
@@ -294,6 +302,7 @@ class Consensus:
         view = self._view()
         if view != self._seen:
             led = self._seen[:2] != view[:2]
+            self.leaderships += led and self.leads
             self._seen = view
             if led:
                 self._proposals.leader_changed()
@@ -345,6 +354,7 @@ class Consensus:
         if error is not None:
             self._fail(error)
             return
+        self.writes += 1
         if self._disk is Disk.FULL:
             self._disk = Disk.SOUND
             _log.info("the disk takes the log again")

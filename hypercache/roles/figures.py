@@ -11,6 +11,7 @@ from hypercache.net.metrics import links_by_state
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hypercache.cluster.control_plane import ControlPlane
     from hypercache.cluster.copies import CopyReplicator
     from hypercache.net.clients import ClientFactory
     from hypercache.persist.identity import Identity
@@ -28,6 +29,7 @@ class NodeFigures:
         clients: its door for clients.
         replicator: what its members are sent.
         peering: its port for peers.
+        control: its part in the Raft group.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class NodeFigures:
         clients: ClientFactory,
         replicator: CopyReplicator,
         peering: Peering,
+        control: ControlPlane,
     ) -> None:
         self._name = name
         self._identity = identity
@@ -45,6 +48,7 @@ class NodeFigures:
         self._clients = clients
         self._replicator = replicator
         self._peering = peering
+        self._control = control
 
     def replication(self) -> Mapping[str, str | int | float]:
         """Return INFO's section on replication."""
@@ -63,6 +67,10 @@ class NodeFigures:
             "hypercache_oversized_records": sum(feed.oversized for feed in feeds),
             "hypercache_refused_messages": sum(feed.refused for feed in feeds),
         }
+
+    def raft(self) -> Mapping[str, str | int | float]:
+        """Return INFO's section on the Raft group."""
+        return {f"raft_{name}": value for name, value in self._control.figures().items()}
 
     def stats(self) -> dict[str, Any]:
         """Return the node's figures, as data for JSON."""
@@ -92,6 +100,7 @@ class NodeFigures:
                 for store in self._keyspace.all_stores()
             },
             "replication": dict(self.replication()),
+            "raft": self._control.figures(),
             "links": {
                 "states": links_by_state(self._peering.peers.links),
                 "unfinished_bytes": self._peering.peers.budget.held,

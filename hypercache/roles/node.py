@@ -144,7 +144,9 @@ class NodeService(Service):
         )
 
         # What commands know of the node.
-        self.figures = NodeFigures(self._name, self.identity, self.keyspace, self.clients, self.replicator, self.peering)
+        self.figures = NodeFigures(
+            self._name, self.identity, self.keyspace, self.clients, self.replicator, self.peering, self.agreement.control
+        )
         server = ServerContext(
             version=__version__,
             run_id=secrets.token_hex(20),
@@ -157,6 +159,7 @@ class NodeService(Service):
             tracer=self._tracer,
             sections={
                 "replication": self.figures.replication,
+                "raft": self.figures.raft,
                 "cpu": cpu_figures,
                 "cluster": lambda: {"cluster_enabled": 0},
             },

@@ -20,5 +20,17 @@ FIGURES: dict[str, Any] = {
         "hypercache_oversized_records": 36,
         "hypercache_refused_messages": 37,
     },
+    "raft": {
+        "term": 51,
+        "leads": 1,
+        "leader": 52,
+        "committed": 53,
+        "applied": 54,
+        "proposals": 55,
+        "log_bytes": 56,
+        "leaderships": 57,
+        "writes": 58,
+        "disk_full": 0,
+    },
     "links": {"states": {"connected": 41, "closing": 42}, "unfinished_bytes": 43},
 }

@@ -96,6 +96,8 @@ def test_figures_of_the_node_are_told() -> None:
     replication = ("outbox_keys", "full_copies", "oversized_records", "refused_messages")
     assert [value(told[f"hypercache_replication_{name}"]) for name in replication] == [34, 35, 36, 37]
     assert [value(told[f"hypercache_members{name}"]) for name in ("", "_linked", "_level")] == [31, 32, 33]
+    raft = ("term", "leads", "committed_index", "applied_index", "proposals", "log_bytes", "leaderships", "log_writes", "disk_full")
+    assert [value(told[f"hypercache_raft_{name}"]) for name in raft] == [51, 1, 53, 54, 55, 56, 57, 58, 0]
     assert samples(told["hypercache_links"], label="state") == {"connected": 41, "closing": 42}
     assert value(told["hypercache_links_unfinished_bytes"]) == 43
     assert value(told["hypercache_node_boot"]) == 7

@@ -125,3 +125,8 @@ def test_config_validate_and_show(tmp_path: Path) -> None:
     assert load_settings(shown.output).resp.databases == 3
     as_json = msgspec.json.decode(runner.invoke(main, ["config", "show", "--json"]).output)
     assert as_json["resp"]["databases"] == 16
+
+
+def test_more_voters_than_a_group_can_have_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="raft.voters.*at most 7"):
+        load_settings(overrides=["raft.voters=8"])
