@@ -72,7 +72,6 @@ class Applier:
 
     Attributes:
         writes: the names of the commands that it runs. Those of plug-ins are not among them: other members may lack them.
-        all_ok: whether every reply since `begin` is OK.
     """
 
     def __init__(self, report_failure: Callable[[str, Exception], None]) -> None:
@@ -81,7 +80,6 @@ class Applier:
         self._server = _Server()
         self._session: Any = _Session(self._server)
         self._answer_bytes = 0
-        self.all_ok = True
         entries = self._table.commands.values()
         self.writes = frozenset(entry.name for entry in entries if "write" in entry.flags)
 
@@ -93,7 +91,6 @@ class Applier:
         """
         self._server.draw(chance)
         self._answer_bytes = 0
-        self.all_ok = True
 
     def run(self, store: Store, resp: int, requests: list[list[bytes]]) -> list[bytes]:
         """Run commands of one connection; return a reply to each."""
@@ -109,7 +106,6 @@ class Applier:
             else:
                 reply = self._run_one(request) if self._answer_bytes <= RAFT_ANSWER_MAX_BYTES else _ANSWER_FULL
                 self._answer_bytes += len(reply)
-                self.all_ok = self.all_ok and reply == OK
                 replies.append(reply)
         return replies
 

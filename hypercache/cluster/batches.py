@@ -1,7 +1,7 @@
 """What an entry of the stores of level raft holds: the commands of clients, and what they were answered.
 
 A batch is a msgpack array of units, a unit ``[store, protocol, [[name, argument …] …]]``: commands of one connection that are
-applied directly after each other. An answer has an array of replies a unit; it is nil where every reply is OK.
+applied directly after each other. An answer has an array of replies a unit, or how many there are where all of them are OK.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from hypercache.control.entries import EntryKind, undecided
 from hypercache.errors import MalformedMessageError
+from hypercache.resp.replies import OK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +25,7 @@ _ARRAY: Final = struct.Struct(">BI")
 _ARRAY_32: Final = 0xDD
 _encode: Final = msgspec.msgpack.Encoder().encode
 _units: Final = msgspec.msgpack.Decoder(list[Unit])
-_answer: Final = msgspec.msgpack.Decoder(list[list[bytes]])
-ALL_OK: Final = _encode(None)
-"""The answer to a batch whose every reply is OK."""
+_answer: Final = msgspec.msgpack.Decoder(list[int | list[bytes]])
 
 
 def encode_unit(store: int, resp: int, requests: list[list[bytes]]) -> bytes:
@@ -53,16 +52,16 @@ def decode_batch(data: bytes) -> list[Unit]:
 
 def encode_answer(replies: list[list[bytes]]) -> bytes:
     """Return what a batch is answered."""
-    return _encode(replies)
+    return _encode([len(unit) if unit.count(OK) == len(unit) else unit for unit in replies])
 
 
 def decode_answer(data: bytes) -> list[list[bytes]]:
-    """Return the replies to each unit; only of an answer that is not `ALL_OK`.
+    """Return the replies to each unit.
 
     Raises:
         MalformedMessageError: there is something else in it.
     """
     try:
-        return _answer.decode(data)
+        return [[OK] * unit if isinstance(unit, int) else unit for unit in _answer.decode(data)]
     except msgspec.MsgspecError as error:
         raise MalformedMessageError(f"the answer to a batch of commands is damaged: {error}") from None

@@ -214,6 +214,8 @@ class CopyReplicator:
         now_ms = int(self._wall() * 1000)
         retry_at_ms = 0
         for link, feed in list(self._feeds.items()):
+            if feed.is_idle:
+                continue
             if link.usable and link.writable:
                 self._send_to(link, feed, now_ms)
             if feed.retry_at_ms:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.logger import Logger
 
-from hypercache.cluster.batches import ALL_OK, batch_entry, decode_answer, encode_unit
+from hypercache.cluster.batches import batch_entry, decode_answer, encode_unit
 from hypercache.errors import BusyError, MalformedMessageError, NotLeaderError, OutcomeUnknownError
 from hypercache.limits import RAFT_APPEND_MAX_BYTES, RAFT_COMMAND_MAX_BYTES
-from hypercache.resp.replies import OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,9 +135,8 @@ class _StoreLog:
 
 
 def _answer(answer: bytes, writers: list[_Writer]) -> None:
-    replies: Sequence[Sequence[bytes]]
     try:
-        replies = [(OK,) * count for count, _ in writers] if answer == ALL_OK else decode_answer(answer)
+        replies = decode_answer(answer)
     except MalformedMessageError as fault:
         _log.error("{fault}", fault=fault)
         replies = []

@@ -14,7 +14,7 @@ import msgspec
 from twisted.logger import Logger
 
 from hypercache.cluster.applier import Applier
-from hypercache.cluster.batches import ALL_OK, decode_batch, encode_answer
+from hypercache.cluster.batches import decode_batch, encode_answer
 from hypercache.cluster.pieces import END, frame, frames
 from hypercache.control.state import Level
 from hypercache.errors import ConfigurationError, MalformedMessageError
@@ -181,12 +181,10 @@ class RaftStores:
         applier = self._applier
         applier.begin(chance)
         answers = []
-        known = True
         for number, resp, requests in units:
             store = self._by_number.get(number)
             if store is None:
                 answers.append([_NO_STORE] * len(requests))
-                known = False
                 continue
             if store.now_ms != now:
                 store.advance(now)
@@ -194,7 +192,7 @@ class RaftStores:
             if store.soonest <= now:
                 # A deadline that lay in the past already.
                 store.expire_due()
-        return ALL_OK if known and applier.all_ok else encode_answer(answers)
+        return encode_answer(answers)
 
     # What the leader sees to
 

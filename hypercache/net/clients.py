@@ -168,7 +168,7 @@ class ClientProtocol(Protocol):
             return
         if self._engine.stalled and not self._replies.blocked:
             self._feed(b"")
-        if not (self._engine.stalled or self.session.closing or self._replies.crowded):
+        if not (self._reading or self._engine.stalled or self.session.closing or self._replies.crowded):
             self._start_reading()
 
     def _cut(self, reason: str) -> None:

@@ -19,6 +19,7 @@ from twisted.internet import tcp
 from twisted.internet.base import DelayedCall
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -57,6 +58,19 @@ class _DirectSend(tcp.Connection):
             if sent:
                 data = data[sent:]
         super().write(data)
+
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
+        """Read what is there, once; return why the connection ends, if it does."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Do as `write` with all pieces at once."""

@@ -150,6 +150,11 @@ class Feed:
         return not (self._window or self._has_changes or self.is_copying or self.retry_at_ms)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to send, now or later, but what is sent already."""
+        return not (self._has_changes or self._put_off or self._floors_put_off or self.is_copying)
+
+    @property
     def can_produce(self) -> bool:
         """Whether `produce` would get on now: something waits, and the window is open."""
         return self.can_tell_changes or self.can_copy

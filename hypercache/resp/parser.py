@@ -36,6 +36,10 @@ _LARGE_ARRAY: Final = re.compile(rb"\*[0-9]{5}[0-9]*+\r")
 # What might be the header of another collection that hiredis makes, or of a string with a prefix that it takes off. At the end of a
 # read it swallows such a header, and nothing shows that it waits for the elements.
 _OTHER_HEADER: Final = re.compile(rb"[>|~%=][0-9]++\r")
+_PLAIN_SETS: Final = (b"*3\r\n$3\r\nSET\r\n", b"*3\r\n$3\r\nset\r\n")
+_PLAIN_SET_BYTES: Final = len(_PLAIN_SETS[0])
+# A longer read holds more than one request, or is not worth the haste.
+_SINGLE_MAX_BYTES: Final = 1024
 _SPACES: Final = b" \t\n\v\f\r\0"
 _ESCAPES: Final = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
@@ -108,6 +112,14 @@ class RequestParser:
         """
         if self._missing or self._buffer or data[:1] != b"*" or data[-2:] != b"\r\n" or not self.authenticated:
             return None
+        if len(data) <= _SINGLE_MAX_BYTES and data.startswith(_PLAIN_SETS) and len(data) <= self.value_max_bytes:
+            # A single SET: half the cost of the general way. Whatever is unusual about it fails to compare.
+            pieces = data[_PLAIN_SET_BYTES:].split(b"\r\n", 3)
+            if len(pieces) == 4:
+                key_length, key, value_length, rest = pieces
+                value = rest[:-2]
+                if rest and value_length == b"$%d" % len(value) and key_length == b"$%d" % len(key):
+                    return [[data[8:11], key, value]]
         # The type bytes as numbers: looking for one in bytes takes a quarter of the time that it takes for a string of one byte.
         if _LARGE_ARRAY.search(data) or (
             (62 in data or 124 in data or 61 in data or 126 in data or 37 in data) and _OTHER_HEADER.search(data)

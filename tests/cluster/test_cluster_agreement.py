@@ -317,5 +317,5 @@ def test_every_member_has_the_same_raft_stores(net: Network) -> None:
 
 
 def test_an_election_timeout_that_a_late_heartbeat_exceeds_is_refused(net: Network) -> None:
-    with pytest.raises(ConfigurationError, match="raft.election"):
+    with pytest.raises(ConfigurationError, match=r"raft\.election"):
         net.node(1, agrees=True, overrides=("raft.heartbeat=0.5", "raft.election=1"))

@@ -128,5 +128,5 @@ def test_config_validate_and_show(tmp_path: Path) -> None:
 
 
 def test_more_voters_than_a_group_can_have_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="raft.voters.*at most 7"):
+    with pytest.raises(ConfigurationError, match=r"raft\.voters.*at most 7"):
         load_settings(overrides=["raft.voters=8"])
