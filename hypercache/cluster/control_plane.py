@@ -12,13 +12,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from hypercache.cluster.admission import Admission
+from hypercache.cluster.group_figures import group_status
 from hypercache.cluster.steward import Steward
 from hypercache.cluster.suspicion import Detector
 from hypercache.consensus.driver import Consensus, ConsensusLimits
 from hypercache.consensus.links import SENDERS, Links, RaftHandler
 from hypercache.control.commands import AddMember, FoundCluster
 from hypercache.control.duties import Policy
-from hypercache.control.report import GroupStatus, status_report
+from hypercache.control.report import status_report
 from hypercache.errors import ConfigurationError, HyperCacheError, NotLeaderError
 from hypercache.handlers.departure import LeaveHandler
 from hypercache.handlers.suspicion import SuspicionHandler
@@ -46,18 +47,6 @@ if TYPE_CHECKING:
 
 _log = Logger()
 _ELECTION_HEARTBEATS_MIN_COUNT: Final = 3
-_FIGURES: Final = (
-    "term",
-    "leads",
-    "leader",
-    "committed",
-    "applied",
-    "proposals",
-    "log_bytes",
-    "leaderships",
-    "writes",
-    "disk_full",
-)
 
 
 def raft_options(settings: Settings) -> Options:
@@ -342,49 +331,8 @@ class ControlPlane:
 
     def status(self) -> dict[str, Any]:
         """Return what `hypercache status` shows."""
-        membership, consensus, steward = self._membership, self.consensus, self._steward
-        name = membership.facts.name if membership is not None else ""
-        if consensus is None or steward is None:
-            return status_report(self.state, GroupStatus(self._identity.node_id, name))
-        raft = consensus.raft
-        configuration = raft.configuration
-        status = GroupStatus(
-            node_id=raft.node_id,
-            name=name,
-            role=raft.state.value,
-            leader=raft.leader,
-            term=raft.term,
-            commit=raft.commit,
-            applied=consensus.applying.applied,
-            voters=configuration.voters,
-            outgoing=configuration.outgoing,
-            learners=configuration.learners,
-            match={node: progress.match for node, progress in raft.progress.items()},
-            suspects=steward.doubts(),
-            phi={node: steward.phi(node) for node in self.state.members if node != raft.node_id},
-            disk_full=consensus.disk_full,
-        )
-        return status_report(self.state, status)
-
-    def figures(self) -> dict[str, int]:
-        """Return the figures of the node's part in the group; zeros where it has none."""
-        consensus = self.consensus
-        if consensus is None:
-            return dict.fromkeys(_FIGURES, 0)
-        raft, log = consensus.raft, consensus.raft.log
-        values = (
-            raft.term,
-            int(consensus.leads),
-            raft.leader,
-            raft.commit,
-            consensus.applying.applied,
-            consensus.proposals,
-            log.bytes_between(log.first_index - 1, log.last_index),
-            consensus.leaderships,
-            consensus.writes,
-            int(consensus.disk_full),
-        )
-        return dict(zip(_FIGURES, values, strict=True))
+        name = self._membership.facts.name if self._membership is not None else ""
+        return status_report(self.state, group_status(self._identity.node_id, name, self.state, self.consensus, self._steward))
 
     # Inside
 

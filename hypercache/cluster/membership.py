@@ -6,14 +6,14 @@ links between the same nodes settle to one: the higher boot number stays, then t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import xxhash
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from hypercache.cluster.joining import Joining, request_to_join
+from hypercache.cluster.members import Member, node_hash
 from hypercache.errors import ConfigurationError
 from hypercache.limits import AUTH_FAILURE_DELAY_SECONDS, INCUMBENT_SILENCE_SECONDS, MAX_NODES_COUNT, VNODES_COUNT
 from hypercache.net.addresses import format_address, parse_address
@@ -35,64 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hypercache.cluster.dialer import Dialer
+    from hypercache.cluster.members import Agreement, NodeFacts
     from hypercache.control.state import Member as AgreedMember
     from hypercache.net.peer import PeerLink
     from hypercache.persist.identity import Identity
 
 _log = Logger()
 _UNSPECIFIED: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what a peer may say of itself, not bound
-CAPABILITIES: Final = Capability.STAMPS | Capability.MULTIPLEXING | Capability.TRACING | Capability.SIGNING
-"""What every node of this release can do; compression and TLS are settings."""
-
-
-class Member(msgspec.Struct):
-    """One node of the cluster.
-
-    Attributes:
-        node_id: its id; the address may change, the id never does.
-        address: where its cluster port is reached; empty where it cannot be dialled.
-        node_type: its role.
-        link: the link to it, None while there is none.
-        extended: it has said Hello: it is no base peer, and is never taken for one.
-    """
-
-    node_id: int
-    address: str
-    node_type: int
-    link: PeerLink | None = None
-    extended: bool = False
-
-
-class NodeFacts(msgspec.Struct, frozen=True):
-    """What a node tells others about itself."""
-
-    name: str
-    client_address: str
-    cluster_address: str
-    max_frame: int
-    schema_hash: int
-    capabilities: int = CAPABILITIES
-
-
-def node_hash(node_id: int) -> int:
-    """Return a node's place in the ring: xxh64 of its id as u64, seed 0 (wire.md, section 4)."""
-    return xxhash.xxh64_intdigest(node_id.to_bytes(8, "big"))
-
-
-class Agreement(Protocol):
-    """What all members agree on; `hypercache.cluster.control_plane.ControlPlane` has it."""
-
-    def knows(self, link: PeerLink, node_id: int) -> bool:
-        """Whether the node behind a link, which asks to be a member, is one and holds what it held."""
-
-    def admit(self, link: PeerLink, request: NodeJoinRequest, address: str) -> Deferred[NodeJoinResponse]:
-        """Have a node become a member; fires with what it is answered, and never fails."""
-
-    def has_left(self, node_id: int) -> bool:
-        """Whether a node was a member, and is none any more."""
-
-    def expelled(self) -> None:
-        """Take note that this node is no member any more, as a member says."""
 
 
 class Membership:

@@ -6,6 +6,7 @@ import resource
 from typing import TYPE_CHECKING, Any
 
 from hypercache import __version__
+from hypercache.cluster.group_figures import group_figures
 from hypercache.net.metrics import links_by_state
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class NodeFigures:
 
     def raft(self) -> Mapping[str, str | int | float]:
         """Return INFO's section on the Raft group."""
-        return {f"raft_{name}": value for name, value in self._control.figures().items()}
+        return {f"raft_{name}": value for name, value in group_figures(self._control.consensus).items()}
 
     def stats(self) -> dict[str, Any]:
         """Return the node's figures, as data for JSON."""
@@ -100,7 +101,7 @@ class NodeFigures:
                 for store in self._keyspace.all_stores()
             },
             "replication": dict(self.replication()),
-            "raft": self._control.figures(),
+            "raft": group_figures(self._control.consensus),
             "links": {
                 "states": links_by_state(self._peering.peers.links),
                 "unfinished_bytes": self._peering.peers.budget.held,

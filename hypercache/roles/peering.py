@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from hypercache.auth.providers import provider_named
 from hypercache.cluster.dialer import Dialer
 from hypercache.cluster.heartbeats import Heartbeats
-from hypercache.cluster.membership import CAPABILITIES, Membership, NodeFacts
+from hypercache.cluster.members import CAPABILITIES, NodeFacts
+from hypercache.cluster.membership import Membership
 from hypercache.discovery import plugin_handlers
 from hypercache.handlers.heartbeat import HeartbeatHandler
 from hypercache.handlers.membership import JoinHandler, RingQueryHandler, RingUpdateHandler

@@ -17,7 +17,8 @@ from hypercache.cluster.copies import CopyReplicator
 from hypercache.cluster.dialer import Dialer
 from hypercache.cluster.heartbeats import Heartbeats
 from hypercache.cluster.machine import ClusterMachine
-from hypercache.cluster.membership import Membership, NodeFacts
+from hypercache.cluster.members import NodeFacts
+from hypercache.cluster.membership import Membership
 from hypercache.cluster.raft_stores import RaftStores
 from hypercache.config import load_settings
 from hypercache.control.commands import decode_outcome, proposal

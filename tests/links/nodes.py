@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hypercache.auth.credentials import NodeCredential
-    from hypercache.cluster.membership import Member, Membership
+    from hypercache.cluster.members import Member
+    from hypercache.cluster.membership import Membership
     from hypercache.net.lean import LeanReactor
     from hypercache.net.link import PeerLink
 
