@@ -128,6 +128,11 @@ TRACE_FLUSH_SECONDS: Final = 5.0
 RAFT_VOTERS_MAX_COUNT: Final = 7
 RAFT_MEMBERS_MAX_COUNT: Final = MAX_NODES_COUNT
 RAFT_APPEND_MAX_BYTES: Final = 1 * MIB
+# Few writes, of fewer bytes than that, wait for others while more are under way; for how long, and for how long once those are
+# answered.
+RAFT_GATHER_BYTES: Final = 16 * KIB
+RAFT_GATHER_SECONDS: Final = 0.005
+RAFT_GATHER_AGAIN_SECONDS: Final = 0.0005
 RAFT_INFLIGHT_MAX_COUNT: Final = 128
 RAFT_INFLIGHT_MAX_BYTES: Final = 8 * MIB
 RAFT_UNCOMMITTED_MAX_BYTES: Final = 64 * MIB

@@ -8,7 +8,13 @@ from twisted.logger import Logger
 
 from hypercache.cluster.batches import batch_entry, decode_answer, encode_unit
 from hypercache.errors import BusyError, MalformedMessageError, NotLeaderError, OutcomeUnknownError
-from hypercache.limits import RAFT_APPEND_MAX_BYTES, RAFT_COMMAND_MAX_BYTES
+from hypercache.limits import (
+    RAFT_APPEND_MAX_BYTES,
+    RAFT_COMMAND_MAX_BYTES,
+    RAFT_GATHER_AGAIN_SECONDS,
+    RAFT_GATHER_BYTES,
+    RAFT_GATHER_SECONDS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,8 +55,9 @@ class Log(Protocol):
 class Gateway:
     """Takes commands on stores of level raft to the log, and their answers back.
 
-    It holds back nothing: what waits for the log is bounded there (`BusyError`), and a connection has one run of commands out at
-    most.
+    What waits for the log is bounded there (`BusyError`), and a connection has one run of commands out at most. While much is under
+    way already, a few small writes wait for more, `RAFT_GATHER_SECONDS` at most: a proposal costs every member as much as twenty
+    writes in one do, and clients that fall into small groups would stay there.
 
     Args:
         log: the log.
@@ -65,6 +72,9 @@ class Gateway:
         self._units: list[bytes] = []
         self._writers: list[_Writer] = []
         self._size = 0
+        # How many runs of commands are in the log and not answered; the end of the time for which others wait for more.
+        self._under_way = 0
+        self._held: Any = None
         self._readers: list[Callable[[str | None], None]] = []
         self.writes = stores.writes
         stores.open(lambda number: _StoreLog(self, number))
@@ -96,18 +106,43 @@ class Gateway:
     def _flush(self) -> None:
         self._call = None
         if self._units:
-            self._propose()
+            if self._suffices:
+                self._propose()
+            elif self._held is None:
+                self._held = self._clock.callLater(RAFT_GATHER_SECONDS, self._let_go)
         if self._readers:
             readers, self._readers = self._readers, []
             self._log.read().addCallbacks(_let_read, _refuse_reads, callbackArgs=(readers,), errbackArgs=(readers,))
+        self._log.turn()
+
+    @property
+    def _suffices(self) -> bool:
+        """Whether what waits is worth a proposal, given what is under way."""
+        return 2 * len(self._units) >= self._under_way or self._size >= RAFT_GATHER_BYTES
+
+    def _let_go(self) -> None:
+        self._held = None
+        self._propose()
         self._log.turn()
 
     def _propose(self) -> None:
         units, self._units = self._units, []
         writers, self._writers = self._writers, []
         self._size = 0
+        self._under_way += len(units)
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         answer = self._log.propose(batch_entry(units))
+        answer.addBoth(self._returned, len(units))
         answer.addCallbacks(_answer, _refuse_writes, callbackArgs=(writers,), errbackArgs=(writers,))
+
+    def _returned(self, answer: Any, count: int) -> Any:
+        self._under_way -= count
+        if self._held is not None and self._suffices:
+            # Not at once: who gets an answer now is likely to send the next write.
+            self._held.reset(RAFT_GATHER_AGAIN_SECONDS)
+        return answer
 
 
 class _StoreLog:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hypercache.consensus.applying import Loaded
     from hypercache.consensus.contracts import Journal, StateMachine, Storage, Transport
-    from hypercache.raft import Raft, Ready
+    from hypercache.raft import Raft, Ready, SnapshotMeta
     from hypercache.wire.schema import Message
 
 _log = Logger()
@@ -365,13 +365,21 @@ class Consensus:
         batch = self._writing
         while batch:
             ready = batch[0]
-            if ready.snapshot is not None and self.applying.applied < ready.snapshot.index:
+            # Of several snapshots in one batch the last is what the disk holds.
+            if (
+                ready.snapshot is not None
+                and not any(later.snapshot for later in batch[1:])
+                and not self._is_loaded(ready.snapshot)
+            ):
                 self._snapshots.load(self._loaded)
                 return
             self.raft.advance(ready)
             del batch[0]
         self._write()
         self.turn()
+
+    def _is_loaded(self, snapshot: SnapshotMeta) -> bool:
+        return self.applying.applied >= snapshot.index
 
     def _loaded(self, loaded: Loaded) -> None:
         snapshot = self._writing[0].snapshot

@@ -49,6 +49,8 @@ class Reads:
         self._lost = 0
         self._asked: list[_Waiting] = []
         self._gathered: list[_Waiting] = []
+        # A round was refused: who is asked next knows no better before time has passed.
+        self._refused = False
         # Reads that have an index, which is not applied yet.
         self._indexed: deque[tuple[int, list[_Waiting]]] = deque()
 
@@ -68,7 +70,7 @@ class Reads:
     @property
     def wanted(self) -> bool:
         """Whether a round should begin."""
-        return bool(self._gathered) and not self._round
+        return bool(self._gathered) and not self._round and not self._refused
 
     def begin(self) -> None:
         """Begin a round with all that wait, where somebody leads."""
@@ -89,6 +91,8 @@ class Reads:
             if state.index:
                 self._indexed.append((state.index, self._asked))
                 self._asked = []
+            else:
+                self._refused = True
             self._ask_again()
 
     def applied(self, index: int) -> None:
@@ -103,6 +107,7 @@ class Reads:
     def tick(self) -> None:
         """Let a tick pass: give up what waits for too long, and rounds that are lost."""
         self._ticks += 1
+        self._refused = False
         if self._round and self._lost <= self._ticks:
             self._ask_again()
         if self._gathered and self._gathered[0].deadline <= self._ticks:
@@ -114,6 +119,7 @@ class Reads:
 
     def leader_changed(self) -> None:
         """Ask the new leader."""
+        self._refused = False
         if self._round:
             self._ask_again()
 

@@ -3,8 +3,8 @@
 A reactor calls each ready socket within a logging context, and a transport's write waits for the next turn with two system
 calls of registration. At one request a read that is half of what a request costs. `LeanReactor` has an epoll of its own, whose
 descriptor is a single reader of the real reactor: when it is ready, all sockets that are get their turn in one tight loop.
-`LeanServer` and `LeanClient` send at once where nothing is queued. What is put off for no time while they are served, and what other
-threads hand over, runs at the end of that same turn: each hop would cost a turn of the real reactor, two system calls with it.
+`LeanServer` and `LeanClient` send at once where nothing is queued. What is put off for no time while they are served, and what
+other threads hand over, runs at the end of that same turn: each hop would cost a turn of the real reactor and its system calls.
 Everything else (buffering, producers, TLS, closing) stays Twisted's.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +121,7 @@ class LeanReactor:
         # What other threads want run; whoever finds the loop not woken wakes it.
         self._handed_over: deque[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
         self._woken = False
+        self._closing = threading.Lock()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, select.EPOLLIN)
         # Endpoints choose their ways by what a reactor provides.
@@ -193,7 +195,10 @@ class LeanReactor:
         self._handed_over.append((callable, args, kw))
         if not self._woken:
             self._woken = True
-            os.eventfd_write(self._waker, 1)
+            with self._closing:
+                # Else the number may be that of another file by now.
+                if not self._epoll.closed:
+                    os.eventfd_write(self._waker, 1)
 
     # IReactorFDSet
 
@@ -242,8 +247,12 @@ class LeanReactor:
         """Close everything: the real reactor stops."""
         for each in self.removeAll():
             _end(each, reason)
-        self._epoll.close()
-        os.close(self._waker)
+        with self._closing:
+            self._epoll.close()
+            os.close(self._waker)
+        while self._handed_over:
+            function, args, kw = self._handed_over.popleft()
+            self._reactor.callFromThread(function, *args, **kw)
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, then run what was put off meanwhile."""
@@ -306,9 +315,9 @@ class LeanReactor:
 
     def _take_over(self) -> None:
         """Call what other threads handed over until now."""
-        # First: who hands something over from here on wakes the loop again.
-        self._woken = False
+        # In this order: who hands something over behind the reading wakes the loop again, and its waking is not read away.
         os.eventfd_read(self._waker)
+        self._woken = False
         handed_over = self._handed_over
         for _ in range(len(handed_over)):
             function, args, kw = handed_over.popleft()

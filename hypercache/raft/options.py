@@ -29,7 +29,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         prompt_commits: whether every follower hears of each commit at once. Else those do that wait for it, for an entry that they
             proposed or a read, and others with the next entries or heartbeat; that saves two messages in four.
         lease_ticks: how long after a majority was heard a leader answers reads without asking again (dissertation, section 6.4.1);
-            0 for never. Needs `check_quorum` and ticks that no member's clock stretches beyond ``election_ticks / lease_ticks``.
+            0 for never. Needs `check_quorum`, and ticks that no member's clock stretches by more than
+            ``(election_ticks - 1) / lease_ticks``.
         append_max_bytes: the size of the entries of one AppendEntries; a larger entry travels alone.
         inflight_max_count: AppendEntries with entries that a follower has not answered.
         inflight_max_bytes: the size of their entries.

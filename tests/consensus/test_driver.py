@@ -6,7 +6,7 @@ import pytest
 
 from hypercache.errors import BusyError, DiskFullError, MalformedMessageError, NotLeaderError, OutcomeUnknownError, StorageError
 from hypercache.raft import Options, State
-from hypercache.wire.messages import AppendEntries, AppendResponse, LogEntry, Propose, VoteResponse
+from hypercache.wire.messages import AppendEntries, AppendResponse, LogEntry, Propose, ReadIndex, VoteResponse
 from tests.consensus.drivers import TICK_SECONDS, Group, outcome
 
 
@@ -270,3 +270,46 @@ def test_what_no_member_sends_is_refused_and_the_node_goes_on() -> None:
     group.run(0.5)
     assert outcome(answer) == b"1"
     assert not group[2].failures
+
+
+def test_reads_that_are_refused_wait_for_a_tick_before_they_are_asked_again() -> None:
+    group = Group(3)
+    group.elect(1)
+    stale = group[3]
+    # Node 1 leads no more, and node 3 does not know.
+    group[1].driver.raft.become_follower(2, 0)
+    stale.sent.clear()
+    read = stale.driver.read()
+    group.run(TICK_SECONDS / 2)
+    assert not read.called
+    assert len([out for out in stale.sent if isinstance(out.message, ReadIndex)]) <= 2
+    group.until(lambda: read.called)
+    assert outcome(read) is None
+
+
+def test_of_two_snapshots_in_one_batch_the_last_is_loaded() -> None:
+    group = Group(3, options=Options(catch_up_max_bytes=1), snapshot_after=300)
+    leader = group.elect(1)
+    late = group[3]
+    late.kill()
+    group.cut.add(3)
+    for number in range(40):
+        leader.driver.propose(b"%d;" % number)
+        group.run(0.01)
+    late.start()
+    late.journal.held = True
+    group.cut.clear()
+    group.until(lambda: late.driver.raft.log.snapshot.index > 0)
+    first = late.driver.raft.log.snapshot.index
+    # The disk hangs; meanwhile the log becomes a newer snapshot, which another leader sends.
+    group.cut.add(3)
+    for number in range(40, 80):
+        leader.driver.propose(b"%d;" % number)
+        group.run(0.01)
+    group.cut.clear()
+    group[2].driver.campaign()
+    group.until(lambda: late.driver.raft.log.snapshot.index > first)
+    late.journal.held = False
+    late.journal.release()
+    group.until(lambda: b"".join(late.machine.notes) == b"".join(leader.machine.notes))
+    assert not late.failures
