@@ -313,3 +313,4 @@ def test_of_two_snapshots_in_one_batch_the_last_is_loaded() -> None:
     late.journal.release()
     group.until(lambda: b"".join(late.machine.notes) == b"".join(leader.machine.notes))
     assert not late.failures
+    assert late.machine.adopted == 1, "what is on the disk is the last one, and is never taken for the one before"
