@@ -113,7 +113,6 @@ class Notes:
     def __init__(self) -> None:
         self.notes: list[bytes] = []
         self.prepared = 0
-        self.adopted = 0
         self.configurations: list[tuple[int, ...]] = []
         self.strangers: set[int] = set()
         self.forgotten: tuple[int, ...] = ()
@@ -144,7 +143,6 @@ class Notes:
 
     def adopt(self, loaded: list[bytes]) -> None:
         self.notes = loaded
-        self.adopted += 1
 
 
 class Member:
