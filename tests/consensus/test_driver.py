@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from hypercache.errors import BusyError, DiskFullError, MalformedMessageError, NotLeaderError, OutcomeUnknownError, StorageError
-from hypercache.raft import Options, SnapshotMeta, State
+from hypercache.raft import Options, State
 from hypercache.wire.messages import AppendEntries, AppendResponse, LogEntry, Propose, ReadIndex, VoteResponse
 from tests.consensus.drivers import TICK_SECONDS, Group, outcome
-
-if TYPE_CHECKING:
-    from hypercache.consensus.applying import Loaded
 
 
 def test_a_proposal_is_applied_by_all_and_answered_where_it_was_made() -> None:
@@ -290,41 +285,3 @@ def test_reads_that_are_refused_wait_for_a_tick_before_they_are_asked_again() ->
     assert len([out for out in stale.sent if isinstance(out.message, ReadIndex)]) <= 2
     group.until(lambda: read.called)
     assert outcome(read) is None
-
-
-def test_of_two_snapshots_in_one_batch_the_last_is_loaded() -> None:
-    group = Group(3, options=Options(catch_up_max_bytes=1), snapshot_after=300)
-    leader = group.elect(1)
-    late = group[3]
-    late.kill()
-    group.cut.add(3)
-    for number in range(40):
-        leader.driver.propose(b"%d;" % number)
-        group.run(0.01)
-    late.start()
-    late.journal.held = True
-    adopted: list[tuple[int, int]] = []
-    adopt = late.driver.applying.adopt
-
-    def noted(loaded: Loaded, snapshot: SnapshotMeta) -> None:
-        adopted.append((snapshot.index, late.disk.snapshot.index))
-        adopt(loaded, snapshot)
-
-    late.driver.applying.adopt = noted  # type: ignore[method-assign]
-    group.cut.clear()
-    group.until(lambda: late.driver.raft.log.snapshot.index > 0)
-    first = late.driver.raft.log.snapshot.index
-    # The disk hangs; meanwhile the log becomes a newer snapshot, which another leader sends.
-    group.cut.add(3)
-    for number in range(40, 80):
-        leader.driver.propose(b"%d;" % number)
-        group.run(0.01)
-    group.cut.clear()
-    group[2].driver.campaign()
-    group.until(lambda: late.driver.raft.log.snapshot.index > first)
-    late.journal.held = False
-    late.journal.release()
-    group.until(lambda: b"".join(late.machine.notes) == b"".join(leader.machine.notes))
-    assert not late.failures
-    assert adopted
-    assert all(taken == there for taken, there in adopted), "what the disk has is never taken for an earlier one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ async def test_when_it_is_closed_the_real_reactor_takes_what_threads_hand_over(l
 
 
 def test_what_a_thread_hands_over_while_its_waking_is_read_is_not_lost(a_turn: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = lean_module.os.eventfd_read
+    read = os.eventfd_read
     handed: list[int] = []
 
     def read_late(descriptor: int) -> int:
@@ -190,7 +191,7 @@ def test_what_a_thread_hands_over_while_its_waking_is_read_is_not_lost(a_turn: T
             a_turn.lean.callFromThread(a_turn.note, "during")
         return read(descriptor)
 
-    monkeypatch.setattr(lean_module.os, "eventfd_read", read_late)
+    monkeypatch.setattr(os, "eventfd_read", read_late)
     a_turn.run(lambda: a_turn.note("before"))
     a_turn.lean.callFromThread(a_turn.note, "after")
     a_turn.lean.doRead()

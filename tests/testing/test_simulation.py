@@ -223,6 +223,14 @@ def test_a_crash_at_every_named_point_breaks_nothing(point: str) -> None:
     assert strikes, "nobody passed the point"
 
 
+ONCE_BROKEN = {3639: "of two snapshots in one batch the later was taken for the earlier"}
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_seeds_that_once_broke_a_promise_break_none(seed: int) -> None:
+    simulate(seed)
+
+
 def test_two_thousand_seeds_break_nothing() -> None:
     _run(range(SEEDS))
 
