@@ -166,6 +166,7 @@ class ControlPlane:
             self._steward.stop()
         if self.consensus is not None:
             self.consensus.stop()
+        self._links.stop()
         for journal in self._journals:
             journal.stop()
         if self._storage is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from hypercache.errors import BusyError, HyperCacheError, MalformedMessageError, MessageTooLargeError, RequestError
@@ -63,6 +63,7 @@ class Links:
         # What peers asked and the core has not answered, with the link it came over.
         self._asked: dict[int, tuple[Deferred[Message], PeerLink]] = {}
         self._written: set[PeerLink] = set()
+        self._stopped = False
 
     def send(self, outbound: Outbound) -> None:
         """Send a message of the core, or lose it (`hypercache.consensus.contracts.Transport`)."""
@@ -94,6 +95,13 @@ class Links:
                 link.outgoing.settle()
         self._written.clear()
 
+    def stop(self) -> None:
+        """Answer nothing any more, and say so: whoever waits need not wait out its deadline, and links end in good order."""
+        self._stopped = True
+        asked, self._asked = self._asked, {}
+        for answer, _ in asked.values():
+            answer.callback(_shutting_down())
+
     def _answered(self, peer: int, exchange: int, number: int, answer: Message | RequestError) -> None:
         if isinstance(answer, RequestError | GenericError):
             return
@@ -120,6 +128,8 @@ class Links:
         if message.ANSWER < 0:
             self._step(link.node_id, message, 0)
             return None
+        if self._stopped:
+            return succeed(_shutting_down())
         if len(self._asked) >= RAFT_ANSWERS_MAX_COUNT:
             # The oldest are those that the core will never answer: a request of an ended term, say.
             raise BusyError("too many requests of Raft wait for their answers")
@@ -133,6 +143,10 @@ class Links:
             self._asked.pop(number, None)
             raise
         return answer
+
+
+def _shutting_down() -> GenericError:
+    return GenericError(ErrorCode.SHUTTING_DOWN, 0, "this node shuts down")
 
 
 @implementer(IMessageHandler)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hypercache.control.commands import CreateStore
+from hypercache.control.commands import CreateStore, proposal
 from hypercache.control.state import MemberState
 from hypercache.errors import ConfigurationError
 from hypercache.wire import NodeType, Status
@@ -232,6 +232,18 @@ def test_a_leader_that_stops_hands_over_first(net: Network) -> None:
     assert done == [None]
     net.until(lambda: any(node.leads for node in nodes if node is not leader), 0.2)
     assert leader_of(net, nodes).control.consensus.raft.term == term + 1
+
+
+def test_a_node_that_stops_says_goodbye_without_delay(net: Network) -> None:
+    nodes = cluster(net, 3)
+    stopping = next(node for node in nodes if not node.leads)
+    net.run(1)
+    # One that came just before.
+    leader_of(net, nodes).control.propose(proposal(CreateStore("bank", "raft")))
+    net.run(0.01)
+    stopping.control.stop()
+    gone = outcome_of(stopping.membership.stop())
+    net.until(lambda: gone, 0.5)
 
 
 def test_a_leader_that_dies_is_replaced_sooner_than_one_that_keeps_silent(net: Network) -> None:
