@@ -191,7 +191,7 @@ def memberships(seed: int) -> Scenario:
     """Members change all the time, while leaders are cut off and die."""
     chance = random.Random(seed)
     options = Options(election_ticks=_ELECTION_TICKS, chunk_bytes=1024, append_max_bytes=chance.choice((1, 100_000)))
-    faults = only(every=0.8, members=4.0, isolate=1.5, cut=1.0, crash=1.0, strike=1.0, storm=0.3)
+    faults = only(every=0.8, burst=0.5, members=4.0, isolate=1.5, cut=1.0, crash=1.0, strike=1.0, storm=0.3)
     return Scenario(
         voters=chance.choice(((1, 2, 3), (1, 2, 3, 4, 5))), settings=_settings(options, 600, keep=0), faults=faults, spare=_SPARE
     )
