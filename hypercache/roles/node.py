@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from hypercache.config import RespSettings, Settings
+    from hypercache.resp import CommandTable
     from hypercache.store import EvictionPolicy
 
 _log = Logger()
@@ -143,15 +144,27 @@ class NodeService(Service):
             control=self.agreement.control,
         )
 
-        # What commands know of the node.
+        # What it tells of itself, and what commands know of it.
         self.figures = NodeFigures(
             self._name, self.identity, self.keyspace, self.clients, self.replicator, self.peering, self.agreement.control
         )
+        self.clients.server = self._server_context(table, limits, policies)
+
+        # The port for operators.
+        self.admin = AdminResource(
+            self.figures.stats, Exposition(self.peering.metrics, self.figures.all), self.agreement.control.status
+        )
+
+        self._tending = LoopingCall(self._tend)
+        self._tending.clock = reactor
+
+    def _server_context(self, table: CommandTable, limits: ClientLimits, policies: Mapping[str, EvictionPolicy]) -> ServerContext:
+        """Return what commands know of the node."""
         server = ServerContext(
             version=__version__,
             run_id=secrets.token_hex(20),
             started_ms=self.keyspace.now_ms,
-            password=settings.resp.password.encode(),
+            password=self.settings.resp.password.encode(),
             clients=self.clients,
             keyspace=self.keyspace,
             rng=self._rng,
@@ -167,17 +180,9 @@ class NodeService(Service):
         server.stores = self.agreement.stores
         server.members = self.agreement.members
         server.table = table
-        server.value_max_bytes = settings.resp.value_max
-        server.parameters = node_parameters(settings, self.keyspace, server, limits, policies, self._port_of)
-        self.clients.server = server
-
-        # The port for operators.
-        self.admin = AdminResource(
-            self.figures.stats, Exposition(self.peering.metrics, self.figures.all), self.agreement.control.status
-        )
-
-        self._tending = LoopingCall(self._tend)
-        self._tending.clock = reactor
+        server.value_max_bytes = self.settings.resp.value_max
+        server.parameters = node_parameters(self.settings, self.keyspace, server, limits, policies, self._port_of)
+        return server
 
     # Start
 
