@@ -166,6 +166,7 @@ class Steward:
             voters=configuration.voters,
             learners=configuration.learners,
             changing=configuration.joint or log.configuration_index > log.applied,
+            configured=log.configuration_index,
             commit=raft.commit,
             match={
                 node: 0 if progress.state is ProgressState.SNAPSHOT else progress.match for node, progress in raft.progress.items()

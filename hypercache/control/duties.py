@@ -43,6 +43,7 @@ class GroupView(msgspec.Struct, frozen=True):
         node_id: the leader.
         voters, learners: the latest configuration in its log.
         changing: whether that is joint, or not applied here yet: it cannot be changed now.
+        configured: the entry of that configuration; a follower that lacks it may know of none, and then grants no vote.
         commit: the commit index.
         match: how far each follower has the log; 0 for one that is sent a snapshot.
         heard: the members that this leader hears.
@@ -54,6 +55,7 @@ class GroupView(msgspec.Struct, frozen=True):
     voters: tuple[int, ...]
     learners: tuple[int, ...] = ()
     changing: bool = False
+    configured: int = 0
     commit: int = 0
     match: Mapping[int, int] = {}
     heard: Collection[int] = frozenset()
@@ -114,7 +116,8 @@ def _serves(view: GroupView, policy: Policy, member: Member) -> bool:
 def _is_level(view: GroupView, policy: Policy, node_id: int) -> bool:
     if node_id == view.node_id:
         return True
-    return node_id in view.match and view.match[node_id] + policy.level_entries >= view.commit and view.match[node_id] > 0
+    match = view.match.get(node_id, 0)
+    return match > 0 and match >= view.configured and match + policy.level_entries >= view.commit
 
 
 def _is_down(state: ControlState, node_id: int) -> bool:

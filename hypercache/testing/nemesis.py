@@ -245,8 +245,8 @@ class Nemesis:
         for each in sorted(gone):
             if random.random() < 0.3:
                 group.nodes[each].die("it was removed")
-        # Who has no log yet learns first: it votes for nobody, and with it alone nobody could be elected.
-        ids = [node.id for node in group.nodes.values() if node.alive and node.id not in gone and node.raft.configuration.voters]
+        # Who has no log yet learns first: it votes for nobody, and nobody who needs its vote could be elected.
+        ids = [node.id for node in group.nodes.values() if node.alive and node.id not in gone and self._has_learnt(leader, node.id)]
         size = random.choice((1, 2, 3, 3, 3, 4, 5))
         voters = random.sample(ids, min(size, len(ids)))
         if random.random() < 0.5:
@@ -258,6 +258,11 @@ class Nemesis:
         group.note(f"node {leader.id} is to make {voters} vote and {learners} learn")
         with suppress(RaftError, BusyError):
             leader.enter(self._change, leader, voters, learners)
+
+    def _has_learnt(self, leader: SimulatedNode, node_id: int) -> bool:
+        """Whether a node's disk surely has a configuration: the leader's, of which it is a part."""
+        progress = leader.raft.progress.get(node_id)
+        return node_id == leader.id or (progress is not None and progress.match >= leader.raft.log.configuration_index)
 
     def _change(self, leader: SimulatedNode, voters: list[int], learners: list[int]) -> None:
         with suppress(RaftError, BusyError):

@@ -136,6 +136,12 @@ def test_a_learner_that_lacks_much_is_not_promoted(lacks: int, wanted: str | Non
     assert group("uu", "1", "2", match={2: COMMIT - lacks}) == wanted
 
 
+def test_a_learner_whose_log_lacks_the_configuration_is_not_promoted() -> None:
+    young: dict[str, Any] = {"commit": 20, "configured": 12}
+    assert group("uuu", "1", "23", match={2: 11, 3: 11}, **young) is None
+    assert group("uuu", "1", "23", match={2: 12, 3: 12}, **young) == "123/"
+
+
 def test_a_learner_that_holds_nothing_is_never_level() -> None:
     assert group("uu", "1", "2", match={2: 0}, commit=5) is None
 
