@@ -146,6 +146,8 @@ RAFT_HEARTBEAT_SECONDS: Final = 0.1
 RAFT_ELECTION_SECONDS: Final = 1.0
 RAFT_SEGMENT_BYTES: Final = 16 * MIB
 RAFT_RECORD_BYTES: Final = 1 * MIB
+# What the loop writes into the page cache itself; a batch of more entries' bytes goes through the journal's thread.
+RAFT_LOOP_WRITE_MAX_BYTES: Final = 256 * KIB
 RAFT_SNAPSHOT_SYNC_BYTES: Final = 8 * MIB
 RAFT_JOURNAL_JOBS_MAX_COUNT: Final = 1024
 RAFT_SNAPSHOT_AFTER_BYTES: Final = 64 * MIB

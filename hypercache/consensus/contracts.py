@@ -28,6 +28,24 @@ class Storage(Protocol):
             StorageError: the disk failed: nothing is known of what it holds, and the process must end.
         """
 
+    def append(self, readies: Sequence[Ready]) -> int | None:
+        """Write as `write` does, but make nothing durable, and do not wait for the disk; called on the loop.
+
+        Returns:
+            The descriptor of the file whose content must be made durable, with nothing else between: then comes `synced`. None
+            where that would not do, or would take long: nothing is written, and `write` must do it.
+
+        Raises:
+            StorageError: as `write`.
+        """
+
+    def synced(self, error: BaseException | None) -> None:
+        """Take note that what was appended is durable, or why it is not.
+
+        Raises:
+            StorageError: there was an error.
+        """
+
     def save_snapshot(self, snapshot: SnapshotMeta, stream: Iterable[bytes]) -> None:
         """Write a snapshot of this node's own state machine, durably, beside and renamed; older snapshots then go.
 
@@ -54,6 +72,9 @@ class Journal(Protocol):
 
     def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Do work after all that was handed in before; then call ``done`` on the loop with its result, or what it raised."""
+
+    def write(self, storage: Storage, readies: Sequence[Ready], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Do ``storage.write(readies)``, or what comes to the same, as `run` does."""
 
     def stop(self) -> None:
         """Wait for what is being done, do no more, and call nobody any more."""

@@ -1,6 +1,6 @@
 """One node's part in a Raft group: the core, given time, a disk, peers and a state machine.
 
-A *turn* does what the core's `Ready` wants (`hypercache.raft.ready` has the order): the disk begins to write, messages leave,
+A *turn* does what the core's `Ready` wants (`hypercache.raft.ready` has the order): messages leave, the disk begins to write,
 what is committed is applied. All that comes in one turn of the reactor shares one, and so one fsync; what comes while the disk
 writes shares the next.
 """
@@ -311,15 +311,15 @@ class Consensus:
             self.changed()
 
     def _do(self, ready: Ready) -> None:
-        if ready.must_sync:
-            self._waiting.append(ready)
-            # The disk first: it works while the rest of the turn is done.
-            self._write()
+        # What peers must do takes longest, then the disk: both work while the rest of the turn is done.
         if ready.messages:
             send = self._transport.send
             for outbound in ready.messages:
                 send(outbound)
             self._transport.flush()
+        if ready.must_sync:
+            self._waiting.append(ready)
+            self._write()
         if ready.committed:
             self.applying.apply(ready.committed_index, ready.committed)
         for answer in ready.answers:
@@ -343,7 +343,7 @@ class Consensus:
     def _begin_write(self) -> None:
         batch, self._waiting = self._waiting, []
         self._writing = batch
-        self._journal.run(lambda: self._storage.write(batch), self._written)
+        self._journal.write(self._storage, batch, self._written)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
         if self.stopped:

@@ -62,7 +62,8 @@ class Links:
         self._numbers = 0
         # What peers asked and the core has not answered, with the link it came over.
         self._asked: dict[int, tuple[Deferred[Message], PeerLink]] = {}
-        self._written: set[PeerLink] = set()
+        # Those that hold back what is sent until `flush`.
+        self._written: list[PeerLink] = []
         self._stopped = False
 
     def send(self, outbound: Outbound) -> None:
@@ -72,13 +73,13 @@ class Links:
             asked = self._asked.pop(outbound.exchange, None)
             if asked is not None:
                 answer, asker = asked
-                self._written.add(asker)
+                self._gather(asker)
                 answer.callback(message)
             return
         link = self._link_to(outbound.to)
         if link is None or not link.extended:
             return
-        self._written.add(link)
+        self._gather(link)
         try:
             if message.ANSWER < 0:
                 link.send(message)
@@ -91,9 +92,16 @@ class Links:
     def flush(self) -> None:
         """Write what was sent, but for what leaves with the answers to a read that is under way."""
         for link in self._written:
-            if not link.outgoing.batching:
-                link.outgoing.settle()
+            link.outgoing.batching = False
+            link.outgoing.settle()
         self._written.clear()
+
+    def _gather(self, link: PeerLink) -> None:
+        """Hold back what is sent over a link until `flush`, if a read is not under way, at whose end it leaves."""
+        outgoing = link.outgoing
+        if not outgoing.batching:
+            outgoing.batching = True
+            self._written.append(link)
 
     def stop(self) -> None:
         """Answer nothing any more, and say so: whoever waits need not wait out its deadline, and links end in good order."""

@@ -33,6 +33,9 @@ class AppendFile(Protocol):
     def sync(self) -> None:
         """Make the content durable; where it raises, nothing is known of what the disk holds of it."""
 
+    def descriptor(self) -> int | None:
+        """Return what fdatasync(2) can be called with in the place of `sync`; None where there is no such thing."""
+
     def truncate(self, size: int) -> None:
         """Cut the file to ``size`` bytes, durable with the next sync; what is appended next follows there."""
 
@@ -173,6 +176,9 @@ class _DescriptorFile:
 
     def sync(self) -> None:
         _sync_data(self._descriptor)
+
+    def descriptor(self) -> int:
+        return self._descriptor
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from hypercache.errors import ConfigurationError, DiskFullError, StorageError
-from hypercache.limits import RAFT_SEGMENT_BYTES
+from hypercache.limits import RAFT_LOOP_WRITE_MAX_BYTES, RAFT_SEGMENT_BYTES
 from hypercache.persist.records import BATCH_END_BYTES, entry_frames
 from hypercache.persist.recovery import read_log
 from hypercache.persist.segments import Segments, segment_name, state_record
@@ -45,8 +45,9 @@ class Recovered(msgspec.Struct, frozen=True):
 class RaftStorage:
     """The disk of one node; made by `open_raft_storage`.
 
-    `write`, `found`, `compact` and `close` are called one at a time; `save_snapshot` and what reads `load_snapshot` beside them,
-    one at a time too; `read` at any time. Once the disk has failed, every call raises StorageError: the process must end.
+    `write`, `found`, `compact` and `close` are called one at a time, and so is `append`, which `synced` ends; `save_snapshot` and
+    what reads `load_snapshot` beside them, one at a time too; `read` at any time. Once the disk has failed, every call raises
+    StorageError: the process must end.
 
     Args:
         disk: the directory.
@@ -62,8 +63,9 @@ class RaftStorage:
         self._snapshots = snapshots
         self._state = state
         self._terms = terms
-        self._broken: OSError | None = None
+        self._broken: BaseException | None = None
         self._closed = False
+        self._saving = False
 
     @property
     def is_empty(self) -> bool:
@@ -102,6 +104,45 @@ class RaftStorage:
         except OSError as error:
             self._fail(error)
 
+    def append(self, readies: Sequence[Ready]) -> int | None:
+        """Write as `write` does what is small, into the page cache alone; called on the loop.
+
+        Returns:
+            The descriptor of the file that must be made durable, before anything else is done but what may be done beside
+            `write`; `synced` is called then. None where `write` must do it all.
+
+        Raises:
+            StorageError: as `write`.
+        """
+        self._require_sound()
+        # While a snapshot is written the kernel holds up who writes beside it.
+        if self._saving or not _is_small(readies):
+            return None
+        state, terms = self._state, self._terms.copy()
+        frames: list[bytes] = []
+        for ready in readies:
+            state = _add_frames(ready, state, terms, frames)
+        segments = self._segments
+        if not frames or not segments.has_room(sum(map(len, frames)) + BATCH_END_BYTES):
+            return None
+        frames.append(LogBatch(segments.end).encode_frame())
+        try:
+            descriptor = segments.append_unsynced(b"".join(frames))
+        except OSError as error:
+            self._fail(error)
+        if descriptor is not None:
+            self._state, self._terms = state, terms
+        return descriptor
+
+    def synced(self, error: BaseException | None) -> None:
+        """Take note that what was appended is durable, or why it is not.
+
+        Raises:
+            StorageError: there was an error, and as `write`.
+        """
+        if error is not None:
+            self._fail(error)
+
     def save_snapshot(self, snapshot: SnapshotMeta, stream: Iterable[bytes]) -> None:
         """Write a snapshot of this node's own state machine, durably, beside and renamed; older snapshots then go.
 
@@ -114,10 +155,13 @@ class RaftStorage:
             StorageError: as `write`.
         """
         self._require_sound()
+        self._saving = True
         try:
             self._snapshots.save(snapshot, stream)
         except OSError as error:
             self._fail(error)
+        finally:
+            self._saving = False
 
     def load_snapshot(self) -> Iterator[bytes]:
         """Return the pieces of the newest snapshot, without its header, one at a time; none where there is no snapshot.
@@ -186,21 +230,12 @@ class RaftStorage:
         for ready in readies:
             if ready.chunks:
                 self._snapshots.take(ready.chunks)
-            changed = ready.hard_state
-            if changed is not None:
-                voted = (changed.term, changed.vote) != (state.term, state.vote)
-                state = changed
-                if voted and ready.snapshot is None:
-                    frames.append(state_record(state))
             if ready.snapshot is not None:
+                state = ready.hard_state or state
                 self._install(ready.snapshot, state)
                 frames.clear()
                 terms = self._terms.copy()
-            if ready.entries:
-                first = ready.first_index
-                prev_term = terms.at(first - 1)
-                terms.replace(first, ready.entries)
-                frames += entry_frames(state.term, first - 1, prev_term, state.commit, ready.entries)
+            state = _add_frames(ready, state, terms, frames)
         if frames:
             self._append(frames)
             self._terms = terms
@@ -226,9 +261,37 @@ class RaftStorage:
         if self._closed:
             raise StorageError(f"{self._disk.path} is closed")
 
-    def _fail(self, error: OSError) -> NoReturn:
+    def _fail(self, error: BaseException) -> NoReturn:
         self._broken = self._broken or error
         raise StorageError(f"{self._disk.path} failed ({error}): what it holds is not known, and this process must end") from error
+
+
+def _is_small(readies: Sequence[Ready]) -> bool:
+    """Whether the loop may write it."""
+    size = 0
+    for ready in readies:
+        if ready.chunks or ready.snapshot is not None:
+            return False
+        for entry in ready.entries:
+            size += len(entry.data)
+    return size <= RAFT_LOOP_WRITE_MAX_BYTES
+
+
+def _add_frames(ready: Ready, state: HardState, terms: Terms, frames: list[bytes]) -> HardState:
+    """Add the records of a ready behind its snapshot, and their terms; return the state as of then."""
+    changed = ready.hard_state
+    if changed is not None:
+        voted = (changed.term, changed.vote) != (state.term, state.vote)
+        state = changed
+        # A segment that follows a snapshot begins with the state.
+        if voted:
+            frames.append(state_record(state))
+    if ready.entries:
+        first = ready.first_index
+        prev_term = terms.at(first - 1)
+        terms.replace(first, ready.entries)
+        frames += entry_frames(state.term, first - 1, prev_term, state.commit, ready.entries)
+    return state
 
 
 def open_raft_storage(

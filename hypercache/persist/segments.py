@@ -140,6 +140,28 @@ class Segments:
         """Whether a batch of so many bytes belongs into the last one."""
         return self.end + size <= self._segment_bytes or self.end == self._head_end
 
+    def append_unsynced(self, batch: bytes) -> int | None:
+        """Append a batch, its end included, and make nothing durable.
+
+        Returns:
+            The descriptor of the file that is to be synced before anything else is done; None where only `append` will do, and
+            nothing was done.
+        """
+        file = self._file
+        assert file is not None, "a log is begun or resumed first"
+        descriptor = file.descriptor()
+        if descriptor is None or AMBIGUOUS in batch:
+            return None
+        try:
+            file.append(batch)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            file.truncate(self.end)
+            return None
+        self.end += len(batch)
+        return descriptor
+
     def append(self, batch: bytes) -> None:
         """Append a batch, its end included, and make it durable.
 

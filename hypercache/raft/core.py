@@ -192,8 +192,9 @@ class Raft:
         handler = _HANDLERS.get(type(message))
         if handler is None:
             raise RaftError(f"{type(message).__name__} is no message of Raft")
-        self._changed = True
-        handler(self, sender, message, exchange)
+        changed, self._changed = self._changed, True
+        if handler(self, sender, message, exchange) is _QUIET:
+            self._changed = changed
 
     def campaign(self) -> None:
         """Try to become the leader.
@@ -346,7 +347,7 @@ class Raft:
 
     @property
     def has_ready(self) -> bool:
-        """Whether something happened since the last `ready`."""
+        """Whether something happened since the last `ready` that may have to be followed by something."""
         return self._changed
 
     def ready(self) -> Ready:
@@ -403,11 +404,15 @@ class Raft:
         if not self._awaited or self._awaited[0][0] != ready.number:
             raise RaftError("readies are advanced in the order in which they came, each once")
         _, self.durable_vote = self._awaited.popleft()
-        self.log.made_durable(ready.number)
-        self.outbox.release(ready.number)
-        self._changed = True
-        if isinstance(self.role, Leader | Candidate):
-            self.role.made_durable()
+        log = self.log
+        log.made_durable(ready.number)
+        released = self.outbox.release(ready.number)
+        role, committed = self.role, log.committed
+        if isinstance(role, Leader | Candidate):
+            role.made_durable()
+        # What a leader's disk has is no news where it is not what was waited for.
+        if released or log.can_apply or log.committed > committed or self.role is not role:
+            self._changed = True
 
     # What the roles call
 
@@ -492,11 +497,14 @@ class Raft:
                 return
         self.outbox.promise(sender, answer, exchange)
 
-    def _on_append_response(self, sender: int, message: AppendResponse, exchange: int) -> None:
+    def _on_append_response(self, sender: int, message: AppendResponse, exchange: int) -> object:
         if message.term > self.term:
             self.become_follower(message.term, 0)
-        elif message.term == self.term and isinstance(self.role, Leader):
-            self.role.append_response(sender, message, exchange)
+        elif (
+            message.term == self.term and isinstance(self.role, Leader) and not self.role.append_response(sender, message, exchange)
+        ):
+            return _QUIET
+        return None
 
     def _on_install_snapshot(self, sender: int, message: InstallSnapshot, exchange: int) -> None:
         if message.term < self.term:
@@ -513,7 +521,10 @@ class Raft:
             self.role.snapshot_response(sender, message, exchange)
 
 
-_HANDLERS: Final[dict[type[Message], Callable[..., None]]] = {
+_QUIET: Final = object()
+"""What a handler returns where nothing is to be done behind it."""
+
+_HANDLERS: Final[dict[type[Message], Callable[..., object]]] = {
     VoteRequest: elections.on_vote_request,
     VoteResponse: elections.on_vote_response,
     PreVoteRequest: elections.on_pre_vote_request,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypercache.errors import BusyError, ConfigurationChangeError, NotLeaderError, RaftError
 from hypercache.raft.log import ENTRY_OVERHEAD_BYTES, EntryType
-from hypercache.raft.progress import Progress
+from hypercache.raft.progress import Progress, ProgressState
 from hypercache.raft.quorum import joint_value
 from hypercache.raft.reads import Read, ReadQueue, refuse_read, serve_read
 from hypercache.raft.replication import Replication
@@ -191,18 +191,23 @@ class Leader:
 
     # Answers
 
-    def append_response(self, sender: int, message: AppendResponse, exchange: int) -> None:
-        """Take a follower's answer to AppendEntries."""
+    def append_response(self, sender: int, message: AppendResponse, exchange: int) -> bool:
+        """Take a follower's answer to AppendEntries; return whether anything may follow: to be sent, applied or read."""
         progress = self.progress.get(sender)
         if progress is None:
-            return
+            return False
+        log = self._raft.log
+        committed, next_index, state = log.committed, progress.next, progress.state
         if self.replication.append_response(progress, message, exchange):
             self._commit()
             if self._raft.role is not self:
-                return
+                return True
             if self._transferee == sender:
                 self._hand_over()
+        reading = self._reads.first_barrier is not None
         self._confirm_reads()
+        quiet = state is progress.state is ProgressState.REPLICATE and progress.next == next_index > log.last_index
+        return not quiet or reading or self._transferee > 0 or log.committed > committed
 
     def snapshot_response(self, sender: int, message: SnapshotResponse, exchange: int) -> None:
         """Take a follower's answer to InstallSnapshot."""

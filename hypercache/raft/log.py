@@ -229,6 +229,11 @@ class RaftLog:
         """Note that the batch of that number is on the disk."""
         self.durable = max(self.durable, self._pending.pop(number))
 
+    @property
+    def can_apply(self) -> bool:
+        """Whether there is something for `take_committed`."""
+        return self.applied < self.committed and self.applied < self.durable
+
     def take_committed(self) -> tuple[int, tuple[LogEntry, ...]]:
         """Return what the state machine must apply next, its first index first: committed, and durable here."""
         first = self.applied + 1

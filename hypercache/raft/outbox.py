@@ -69,14 +69,15 @@ class Outbox:
                 break
             item.number = number
 
-    def release(self, number: int) -> None:
-        """Let leave what was bound to the readies up to one that is now durable."""
+    def release(self, number: int) -> bool:
+        """Let leave what was bound to the readies up to one that is now durable; return whether there is any."""
         held = self._held
         count = 0
         while count < len(held) and 0 < held[count].number <= number:
             self._messages.append(held[count].outbound)
             count += 1
         del held[:count]
+        return count > 0
 
     def take(self) -> tuple[Outbound, ...]:
         """Return what may leave now."""

@@ -283,6 +283,9 @@ class SimulatedFile:
         disk.syncs += 1
         disk.points.reach(self._sync_done)
 
+    def descriptor(self) -> None:
+        """Return nothing: the kernel knows no such file."""
+
     def truncate(self, size: int) -> None:
         """Cut the file."""
         self._disk.reach(f"truncate {self._kind}")

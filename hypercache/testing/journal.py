@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from hypercache.consensus.contracts import Storage
+    from hypercache.raft import Ready
     from hypercache.testing.clock import HeapClock
     from hypercache.testing.crashes import CrashPoints
 
@@ -46,6 +49,10 @@ class SimulatedJournal:
         self._jobs.append((work, done))
         if len(self._jobs) == 1:
             self._clock.schedule(self._seconds(), self._run, self._work)
+
+    def write(self, storage: Storage, readies: Sequence[Ready], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Do ``storage.write(readies)``, as `run` does."""
+        self.run(partial(storage.write, readies), done)
 
     def stop(self) -> None:
         """Do no more, and call nobody any more."""

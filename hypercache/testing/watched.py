@@ -150,6 +150,12 @@ class WatchedStorage:
         self._watcher.written(self._node, readies)
         self._points.reach("write done")
 
+    def append(self, readies: Sequence[Ready]) -> None:
+        """Write nothing: the simulated journal has no kernel to help it."""
+
+    def synced(self, error: BaseException | None) -> None:
+        """Nothing was appended."""
+
     def save_snapshot(self, snapshot: SnapshotMeta, stream: Iterable[bytes]) -> None:
         """Save a snapshot."""
         self._points.reach("save snapshot")

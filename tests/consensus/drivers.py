@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from hypercache.consensus.contracts import Storage
     from hypercache.raft import Outbound, Ready
 
 TICK_SECONDS = 0.1
@@ -60,6 +62,12 @@ class Disk:
             if ready.entries:
                 self.entries[ready.first_index - self.first :] = ready.entries
 
+    def append(self, readies: Sequence[Ready]) -> None:
+        return None
+
+    def synced(self, error: BaseException | None) -> None:
+        raise AssertionError("nothing was appended")
+
     def save_snapshot(self, snapshot: SnapshotMeta, stream: Iterable[bytes]) -> None:
         self.pieces = list(stream)
         self.snapshot = snapshot
@@ -91,6 +99,9 @@ class HeldJournal:
         self._jobs.append((work, done))
         if not self.held:
             self._clock.callLater(LATENCY_SECONDS, self.release)
+
+    def write(self, storage: Storage, readies: Sequence[Ready], done: Callable[[Any, BaseException | None], None]) -> None:
+        self.run(partial(storage.write, readies), done)
 
     def release(self) -> None:
         """Do what waits."""
