@@ -13,6 +13,7 @@ from redis.retry import Retry
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -92,11 +93,12 @@ async def test_redis_py_works_over_tls_with_host_names_verified_and_certificates
     assert await deferToThread(work, client) == (True, b"999", 2 * MIB, True)
     once = Retry(NoBackoff(), 0)
     bare = redis.Redis("localhost", port.getHost().port, ssl=True, ssl_ca_certs=str(own.ca), socket_timeout=10, retry=once)
-    with logged("resp_tls") as lines:
+    with logged("resp_tls") as lines, capturedLogs() as events:
         with pytest.raises(redis.ConnectionError):
             await deferToThread(work, bare)
         # The client's thread may hear of it before the node has said why.
-        await until(lambda: lines)
+        await until(lambda: any("resp_tls" in formatEvent(event) for event in events))
+    assert lines
     assert all(line.endswith("failed: it shows no certificate, and must") for line in lines)
     await until(lambda: not len(factory))
 
