@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from hypercache.cluster.suspicion import Detector
-from hypercache.control.commands import FoundCluster, decode_outcome, proposal
+from hypercache.control.commands import AddMember, FoundCluster, RemoveMember, SetMemberState, decode_outcome, proposal
 from hypercache.control.duties import ChangeGroup, GroupView, Policy, next_duty
 from hypercache.control.state import MemberState
 from hypercache.errors import HyperCacheError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
-    from hypercache.control.commands import AddMember, Command
+    from hypercache.control.commands import Command
     from hypercache.control.state import ControlState, Member
     from hypercache.raft import Raft
     from hypercache.wire.schema import Message
@@ -275,15 +275,15 @@ class Steward:
         outcome = decode_outcome(answer)
         if outcome.ok:
             self._complaint = ""
-            _log.info("agreed: {command}", command=command)
+            _log.info("agreed: {what}", what=_in_words(command))
         else:
-            self._complain(f"{command} was refused: {outcome.text}")
+            self._complain(f"not agreed that {_in_words(command)}: {outcome.text}")
 
     def _failed(self, failure: Failure, command: Command) -> None:
         """Leave it to the next look, which sees whether it happened."""
         self._busy = False
         failure.trap(HyperCacheError)
-        self._complain(f"{command} was not agreed on: {failure.getErrorMessage()}")
+        self._complain(f"not agreed that {_in_words(command)}: {failure.getErrorMessage()}")
 
     def _complain(self, complaint: str) -> None:
         """Tell the operator, where that is news."""
@@ -298,3 +298,16 @@ def _is_news(known: Member | None, account: AddMember) -> bool:
         return False
     said = (account.address, account.client_address, account.name, account.capabilities, account.boot)
     return said != (known.address, known.client_address, known.name, known.capabilities, known.boot)
+
+
+def _in_words(command: Command) -> str:
+    """Return what a command makes true, for people."""
+    if isinstance(command, FoundCluster):
+        return f"node {command.founder.node_id} founds cluster {command.cluster_id}"
+    if isinstance(command, AddMember):
+        return f"node {command.node_id} is at {command.address or 'no address'}, in its start {command.boot}"
+    if isinstance(command, SetMemberState):
+        return f"node {command.node_id} is {command.state} ({command.reason})"
+    if isinstance(command, RemoveMember):
+        return f"node {command.node_id} is no member any more"
+    return str(command)
