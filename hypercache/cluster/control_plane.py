@@ -75,7 +75,7 @@ class ControlPlane:
         machine: the state machine; its changes are to be told to `agreed`.
         clock: the reactor.
         rng: for cluster ids and election timeouts.
-        make_journal: returns what waits for the disk.
+        journals: what waits for the log, and what waits for snapshots.
         failed: called where the node must end.
 
     Attributes:
@@ -96,7 +96,7 @@ class ControlPlane:
         *,
         clock: Any,
         rng: random.Random,
-        make_journal: Callable[[], Journal],
+        journals: tuple[Journal, Journal],
         failed: Callable[[BaseException], None],
     ) -> None:
         self.consensus: Consensus | None = None
@@ -115,7 +115,7 @@ class ControlPlane:
         self._steward: Steward | None = None
         self._ended = False
         self._resigning: Deferred[None] | None = None
-        self._journals = (make_journal(), make_journal())
+        self._journals = journals
         self._links = Links(self._link_to, self._step, RAFT_ANSWER_SECONDS)
         self.admission = Admission(self, settings.cluster.max_nodes)
         self._found_or_find()
@@ -327,7 +327,7 @@ class ControlPlane:
 
     def link_down(self, link: PeerLink) -> None:
         """Take note that a link to a member is gone."""
-        if self.consensus is not None and not self.consensus.stopped:
+        if self.consensus is not None:
             self.consensus.hung_up(link.node_id)
 
     def status(self) -> dict[str, Any]:

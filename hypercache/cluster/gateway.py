@@ -186,7 +186,7 @@ def _answer(answer: bytes, writers: list[_Writer]) -> None:
 
 
 def _refuse_writes(failure: Failure, writers: list[_Writer]) -> None:
-    _tell(_line_of(failure, UNKNOWN), [done for _, done in writers])
+    _tell(refusal_line(failure, UNKNOWN), [done for _, done in writers])
 
 
 def _let_read(_: None, readers: list[Callable[[str | None], None]]) -> None:
@@ -194,10 +194,16 @@ def _let_read(_: None, readers: list[Callable[[str | None], None]]) -> None:
 
 
 def _refuse_reads(failure: Failure, readers: list[Callable[[str | None], None]]) -> None:
-    _tell(_line_of(failure, NO_LEADER), readers)
+    _tell(refusal_line(failure, NO_LEADER), readers)
 
 
-def _line_of(failure: Failure, otherwise: str) -> str:
+def refusal_line(failure: Failure, otherwise: str) -> str:
+    """Return the error line for a proposal or a read that failed.
+
+    Args:
+        failure: why.
+        otherwise: the line where it is not known whether it happened.
+    """
     if failure.check(NotLeaderError):
         return NO_LEADER
     if failure.check(BusyError):

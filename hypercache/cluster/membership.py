@@ -276,11 +276,11 @@ class Membership:
             address = _dialable(each.address)
             if known is None:
                 self._members[node_id] = Member(node_id, address, each.node_type, None, each.extended)
-            elif known.link is None and address:
+                continue
+            known.extended = known.extended or each.extended
+            if known.link is None and address:
                 # Of a node that is linked its Hello knows better.
                 known.address = address
-            if self._members[node_id].extended is False:
-                self._members[node_id].extended = each.extended
         if version > self.version:
             self.version = version
             if members.keys() - {self.identity.node_id}:

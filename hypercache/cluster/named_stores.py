@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
-from hypercache.cluster.gateway import BUSY, NO_LEADER
+from hypercache.cluster.gateway import NO_LEADER, refusal_line
 from hypercache.cluster.raft_stores import dropped_log
 from hypercache.control.commands import CreateStore, DropStore, decode_outcome, proposal
 from hypercache.control.state import Level
-from hypercache.errors import BusyError, ConfigurationError, HyperCacheError, MalformedMessageError, NotLeaderError
+from hypercache.errors import ConfigurationError, MalformedMessageError
 from hypercache.resp.definitions import StoreFacts, StoreRequest
 from hypercache.resp.replies import OK, error
 from hypercache.store import policy_named
@@ -74,7 +74,7 @@ class ClusterStores:
         self._clock.callLater(0, self._read, done)
 
     def _read(self, done: Callable[[bytes | None], None]) -> None:
-        self._log.read().addCallbacks(done, lambda failure: done(error(_line_of(failure, NO_LEADER))))
+        self._log.read().addCallbacks(done, lambda failure: done(error(refusal_line(failure, NO_LEADER))))
 
     def all(self) -> list[StoreFacts]:
         """Return what is defined, by name."""
@@ -97,7 +97,7 @@ class ClusterStores:
 
     def _propose(self, command: Command, done: Callable[[bytes], None]) -> None:
         def refused(failure: Failure) -> None:
-            done(error(_line_of(failure, _UNKNOWN)))
+            done(error(refusal_line(failure, _UNKNOWN)))
 
         self._log.propose(proposal(command)).addCallbacks(lambda answer: done(_reply(answer)), refused)
 
@@ -133,12 +133,3 @@ def _reply(answer: bytes) -> bytes:
     except MalformedMessageError as fault:
         return error(f"ERR {fault}")
     return OK if outcome.ok else error(f"ERR {outcome.text}")
-
-
-def _line_of(failure: Failure, otherwise: str) -> str:
-    if failure.check(NotLeaderError):
-        return NO_LEADER
-    if failure.check(BusyError):
-        return BUSY
-    failure.trap(HyperCacheError)
-    return otherwise

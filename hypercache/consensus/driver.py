@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hypercache.consensus.applying import Loaded
     from hypercache.consensus.contracts import Journal, StateMachine, Storage, Transport
-    from hypercache.raft import Raft, Ready, SnapshotMeta
+    from hypercache.raft import Raft, Ready
     from hypercache.wire.schema import Message
 
 _log = Logger()
@@ -365,21 +365,15 @@ class Consensus:
         batch = self._writing
         while batch:
             ready = batch[0]
+            snapshot = ready.snapshot
             # Of several snapshots in one batch the last is what the disk holds.
-            if (
-                ready.snapshot is not None
-                and not any(later.snapshot for later in batch[1:])
-                and not self._is_loaded(ready.snapshot)
-            ):
+            if snapshot is not None and not any(later.snapshot for later in batch[1:]) and snapshot.index > self.applying.applied:
                 self._snapshots.load(self._loaded)
                 return
             self.raft.advance(ready)
             del batch[0]
         self._write()
         self.turn()
-
-    def _is_loaded(self, snapshot: SnapshotMeta) -> bool:
-        return self.applying.applied >= snapshot.index
 
     def _loaded(self, loaded: Loaded) -> None:
         snapshot = self._writing[0].snapshot
@@ -393,7 +387,7 @@ class Consensus:
         if self._disk is Disk.SOUND:
             self._disk = Disk.FULL
             _log.critical("{reason}; this node takes no part in decisions until there is room", reason=error)
-        self.raft.become_follower(self.raft.term, 0)
+        self.raft.step_down()
         self._waiting = self._writing + self._waiting
         self._writing = []
         self._retry_call = self._clock.callLater(RAFT_DISK_RETRY_SECONDS, self._begin_write)

@@ -152,12 +152,7 @@ class Segments:
         descriptor = file.descriptor()
         if descriptor is None or AMBIGUOUS in batch:
             return None
-        try:
-            file.append(batch)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            file.truncate(self.end)
+        if self._append_whole(file, batch) is not None:
             return None
         self.end += len(batch)
         return descriptor
@@ -170,15 +165,10 @@ class Segments:
         """
         file = self._file
         assert file is not None, "a log is begun or resumed first"
-        try:
-            file.append(batch)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            file.truncate(self.end)
-            file.sync()
-            raise DiskFullError(f"{self._disk.path}/{self.name} cannot grow: the disk is full") from error
+        full = self._append_whole(file, batch)
         file.sync()
+        if full is not None:
+            raise DiskFullError(f"{self._disk.path}/{self.name} cannot grow: the disk is full") from full
         self.end += len(batch)
         if AMBIGUOUS in batch:
             self._confirm(file)
@@ -186,17 +176,22 @@ class Segments:
     def _confirm(self, file: AppendFile) -> None:
         """Append an empty batch, which shows that the one before is durable."""
         mark = LogBatch(self.end).encode_frame()
+        full = self._append_whole(file, mark)
+        file.sync()
+        # Without it the batch is durable all the same: only, a flipped bit in it could now be taken for a hole.
+        if full is None:
+            self.end += len(mark)
+
+    def _append_whole(self, file: AppendFile, data: bytes) -> OSError | None:
+        """Append all of it, or nothing where the disk is full; return that error then. Nothing is made durable."""
         try:
-            file.append(mark)
+            file.append(data)
         except OSError as error:
             if not is_full(error):
                 raise
-            # It is durable all the same: only, a flipped bit in it could now be taken for a hole.
             file.truncate(self.end)
-            file.sync()
-            return
-        file.sync()
-        self.end += len(mark)
+            return error
+        return None
 
     def drop_before(self, number: int) -> None:
         """Remove the segments before the one of that number."""

@@ -15,7 +15,7 @@ from hypercache.cluster.raft_stores import RaftStores
 from hypercache.cluster.raft_upkeep import RaftUpkeep
 from hypercache.control.machine import ControlMachine
 from hypercache.persist.disk import DirectoryDisk
-from hypercache.persist.journal import make_journal
+from hypercache.persist.journal import JournalThread, make_journal
 
 if TYPE_CHECKING:
     import random
@@ -68,7 +68,14 @@ class Agreement:
         machine = ClusterMachine(ControlMachine(), kept, time.time, rng)
         disk = DirectoryDisk(Path(settings.node.data_dir) / LOG_DIRECTORY)
         self.control = ControlPlane(
-            settings, identity, disk, machine, clock=reactor, rng=rng, make_journal=lambda: make_journal(reactor), failed=failed
+            settings,
+            identity,
+            disk,
+            machine,
+            clock=reactor,
+            rng=rng,
+            journals=(make_journal(reactor), JournalThread(reactor, "snapshots")),
+            failed=failed,
         )
         self.stores = ClusterStores(self.control, machine, keyspace, policies, reactor)
         self.members = NamedMembers(self.control, reactor)

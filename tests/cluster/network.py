@@ -340,7 +340,7 @@ class Node:
             self.machine,
             clock=self.clock,
             rng=rng,
-            make_journal=lambda: HeldJournal(self.clock),
+            journals=(HeldJournal(self.clock), HeldJournal(self.clock)),
             failed=self.failures.append,
         )
         self.machine.on_control = control.agreed
