@@ -387,7 +387,7 @@ class Consensus:
         if self._disk is Disk.SOUND:
             self._disk = Disk.FULL
             _log.critical("{reason}; this node takes no part in decisions until there is room", reason=error)
-        self.raft.step_down()
+        self.raft.become_follower(self.raft.term, 0)
         self._waiting = self._writing + self._waiting
         self._writing = []
         self._retry_call = self._clock.callLater(RAFT_DISK_RETRY_SECONDS, self._begin_write)

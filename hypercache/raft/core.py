@@ -345,11 +345,6 @@ class Raft:
             self._timeout = self._elapsed + 1 + self._random.randrange(max(1, options.election_ticks // 3))
             self._hurried = True
 
-    def step_down(self) -> None:
-        """Lead no more, and campaign no more for now: this node cannot promise anything."""
-        self._changed = True
-        self.become_follower(self.term, 0)
-
     @property
     def has_ready(self) -> bool:
         """Whether something happened since the last `ready` that may have to be followed by something."""
